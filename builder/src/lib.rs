@@ -1,0 +1,1 @@
+//! image.toml to lock, tree, image set and bundle.

@@ -1,0 +1,1 @@
+//! Hardware profiles and how a machine is matched to exactly one.

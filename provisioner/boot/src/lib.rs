@@ -1,0 +1,1 @@
+//! What a machine boots: one pure function of machine, firmware, intent and boot ledger.

@@ -1,0 +1,1 @@
+//! Reports to next step: the pure canary-driven rollout planner.

@@ -1,0 +1,1 @@
+//! The server: DHCP, TFTP, HTTP and operator API over one store.

@@ -1,0 +1,1 @@
+//! The Store trait (get, range, txn, lease, watch) and its sled backend.

@@ -1,0 +1,1 @@
+//! Read-only TFTP server: sans-IO transfer core and a tokio driver.

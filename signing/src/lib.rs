@@ -1,0 +1,1 @@
+//! Keys, roles, pure verification (TUF 1.0), bundle and repository layout.
