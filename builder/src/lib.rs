@@ -1,1 +1,10 @@
-//! image.toml to lock, tree, image set and bundle.
+//! image.toml to lock, trees, image set and bundle.
+//!
+//! ```text
+//! spec ─▶ lock ─▶ fetch ─▶ tree ─▶ (squashfs + verity | cpio) ─▶ set ─▶ bundle
+//! ```
+//!
+//! Nothing of the host's tools or privileges gets in: archives are read and images written in this
+//! process.
+
+pub mod tree;
