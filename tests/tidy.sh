@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The rules of the house that a compiler does not know (CONTRIBUTING.md): which folder may use which,
+# how long a file may be, what product code may not say.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+wrong=0
+complain() { printf 'tidy: %s\n' "$*"; wrong=1; }
+
+# Dependencies point one way. Left: the crate; right: the Kiln crates it may name.
+allowed() {
+    case $1 in
+        model) echo "" ;;
+        hw-profiles | signing | agent/lifecycle | provisioner/boot | provisioner/rollout | provisioner/dhcp) echo "kiln-model" ;;
+        provisioner/tftp | provisioner/store) echo "" ;;
+        builder) echo "kiln-model kiln-hw-profiles kiln-signing" ;;
+        provisioner) echo "kiln-model kiln-hw-profiles kiln-signing kiln-dhcp tftp-server kiln-boot kiln-rollout kiln-store" ;;
+        agent) echo "kiln-model kiln-signing kiln-lifecycle" ;;
+        qemu) echo "kiln-model" ;;
+        cli) echo "kiln-model kiln-hw-profiles kiln-signing kiln-builder kiln-provisioner kiln-boot kiln-rollout kiln-lab" ;;
+        tests) echo "kiln-model kiln-signing" ;;
+        *) return 1 ;;
+    esac
+}
+for manifest in $(git ls-files '*Cargo.toml' | grep -v -e '^Cargo.toml$' -e fuzz/); do
+    folder=$(dirname "$manifest")
+    may=$(allowed "$folder") || { complain "$manifest: a crate that ARCHITECTURE.md and tests/tidy.sh do not know"; continue; }
+    for used in $(sed -n '/^\[dependencies\]/,/^\[/p' "$manifest" | grep -oE '^(kiln-[a-z-]+|tftp-server)'); do
+        case " $may " in *" $used "*) ;; *) complain "$manifest uses $used: that way is closed (ARCHITECTURE.md, Invariants)" ;; esac
+    done
+    grep -q -E '^[a-z0-9_-]+ *= *("|\{ *version)' <(sed -n '/dependencies\]/,/^$/p' "$manifest") &&
+        complain "$manifest states a version: versions are in the root Cargo.toml"
+done
+
+# Short files. Tests at the end of a file do not count.
+for file in $(git ls-files '*.rs' | grep -v -E '(^|/)(tests|benches|examples|fuzz)/'); do
+    lines=$(awk '/^#\[cfg\(test\)\]/ { exit } { n++ } END { print n + 0 }' "$file")
+    [ "$lines" -le 600 ] || complain "$file: $lines lines before its tests; 600 is the limit: split it"
+    grep -q -E '(todo|unimplemented)!\(' "$file" && complain "$file: todo!/unimplemented!"
+done
+
+# Unsafe code has named rooms.
+git grep -l -E '\bunsafe\b *(\{|fn|impl)' -- '*.rs' | grep -v -E '/(sys|sys/[a-z_]+)\.rs$|/tests/' | while read -r file; do
+    echo "tidy: $file: unsafe outside a \`sys\` module"
+done | grep . && wrong=1
+
+# Every promise of the specification names a test or says pending.
+if [ -f SPECIFICATION.md ]; then
+    grep -n -E '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | grep -v -E '`[^`]+`[^|]*\|$|pending' |
+        while read -r line; do echo "tidy: SPECIFICATION.md: names no test: $line"; done | grep . && wrong=1
+fi
+exit $wrong
