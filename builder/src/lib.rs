@@ -7,4 +7,5 @@
 //! Nothing of the host's tools or privileges gets in: archives are read and images written in this
 //! process.
 
+pub mod bake;
 pub mod tree;
