@@ -13,6 +13,8 @@
 
 mod config;
 mod error;
+mod http;
+mod records;
 
 pub use config::{ConfigError, FleetState, ServerConfig};
 pub use error::ServeError;

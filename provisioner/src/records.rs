@@ -1,0 +1,238 @@
+//! What the server keeps in the store: one type for each key. ARCHITECTURE.md, "The server", lists the keys.
+//!
+//! Every record is JSON with `format`; the ledger is `kiln-boot`'s own type, a rollout's state is
+//! `kiln-rollout`'s.
+
+use std::net::Ipv4Addr;
+
+use kiln_model::intent::Purpose;
+use kiln_model::manifest::ImageRef;
+use kiln_model::timeline::TimelineEntry;
+use kiln_model::{
+    BootId, Format, Generation, ImageId, MacAddr, MachineName, Report, RolloutId, Sha256, UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// The keys of the store.
+pub mod key {
+    use super::{BootId, ImageId, Ipv4Addr, MacAddr, MachineName, RolloutId, Sha256, UnixMillis};
+
+    /// The desired state.
+    pub const FLEET: &str = "fleet";
+    /// Before every rollout's key.
+    pub const ROLLOUTS: &str = "rollout/";
+    /// Before every discovered machine's key.
+    pub const DISCOVERED: &str = "discovered/";
+    /// Before every failed image's key.
+    pub const FAILED_IMAGES: &str = "image/failed/";
+    /// Before every lease's key by address.
+    pub const LEASES: &str = "lease/ip/";
+
+    /// [`super::MachineRecord`].
+    pub fn machine(name: &MachineName) -> String {
+        format!("machine/{name}")
+    }
+
+    /// The boot ledger.
+    pub fn ledger(name: &MachineName) -> String {
+        format!("ledger/{name}")
+    }
+
+    /// [`super::IntentRecord`].
+    pub fn intent(name: &MachineName) -> String {
+        format!("intent/{name}")
+    }
+
+    /// [`super::ReportRecord`].
+    pub fn report(name: &MachineName) -> String {
+        format!("report/{name}")
+    }
+
+    /// [`super::DiscoveredRecord`].
+    pub fn discovered(mac: MacAddr) -> String {
+        format!("{DISCOVERED}{mac}")
+    }
+
+    /// [`super::TokenRecord`]. Only the token's digest is ever stored.
+    pub fn token(digest: &Sha256) -> String {
+        format!("token/{digest}")
+    }
+
+    /// [`super::LeaseRecord`], by address.
+    pub fn lease_ip(address: Ipv4Addr) -> String {
+        format!("{LEASES}{address}")
+    }
+
+    /// [`super::LeaseRecord`], by owner.
+    pub fn lease_owner(mac: MacAddr) -> String {
+        format!("lease/owner/{mac}")
+    }
+
+    /// Before every entry of one timeline; `whose` is a machine's name or a MAC address.
+    pub fn timeline(whose: &str) -> String {
+        format!("timeline/{whose}/")
+    }
+
+    /// One entry: 20 digits of milliseconds, so that the order of keys is the order of time.
+    pub fn timeline_entry(whose: &str, at: UnixMillis, number: u64) -> String {
+        format!("timeline/{whose}/{:020}-{number:010}", at.0)
+    }
+
+    /// One rollout.
+    pub fn rollout(id: &RolloutId) -> String {
+        format!("{ROLLOUTS}{id}")
+    }
+
+    /// An image that failed on a machine.
+    pub fn failed_image(id: &ImageId) -> String {
+        format!("{FAILED_IMAGES}{id}")
+    }
+
+    /// A boot's short form, for logs.
+    pub fn boot(id: &BootId) -> &str {
+        id.as_str()
+    }
+}
+
+/// `fleet`: the desired state, and which file it came from, so that a restart with an unchanged file keeps
+/// what was applied since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// The text of `fleet.toml` in force.
+    pub text: String,
+    /// The digest of the file at the start that read it last.
+    pub file: Sha256,
+}
+
+/// `machine/NAME`: its newest boot and when it was last heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// When it was last heard of, in any way.
+    pub last_seen: UnixMillis,
+    /// The newest boot that a script was served to.
+    pub boot: Option<BootRecord>,
+    /// The last refusal or failure it reported.
+    pub trouble: String,
+}
+
+/// One boot that a script was served to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootRecord {
+    /// Which.
+    pub id: BootId,
+    /// With what.
+    pub image: ImageRef,
+    /// Why.
+    pub purpose: Purpose,
+    /// When.
+    pub served: UnixMillis,
+}
+
+/// `intent/NAME`: what the newest generation says. Signed copies are made from it and never stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntentRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// Which of the machine's intents it is.
+    pub generation: Generation,
+    /// The image to run.
+    pub image: ImageRef,
+    /// Why.
+    pub purpose: Purpose,
+    /// The digest of the machine's configuration: another one makes a new generation.
+    pub config: Sha256,
+}
+
+/// `report/NAME`: the newest report, and what of its boot is already in the timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// When it came.
+    pub at: UnixMillis,
+    /// The report, without its events.
+    pub report: Report,
+    /// The highest sequence of this boot's events that is in the timeline.
+    pub events: u64,
+    /// Since when the machine has been healthy without a break, in this boot.
+    pub healthy_since: Option<UnixMillis>,
+}
+
+/// `discovered/MAC`: a machine that nobody has listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoveredRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// When it was first seen.
+    pub first_seen: UnixMillis,
+    /// When it was last seen.
+    pub last_seen: UnixMillis,
+    /// What its firmware says of itself.
+    pub seen: String,
+}
+
+/// `token/DIGEST`: whom a boot token was given to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// To which machine.
+    pub machine: MachineName,
+    /// For which boot.
+    pub boot: BootId,
+    /// To boot what.
+    pub image: ImageRef,
+    /// When.
+    pub created: UnixMillis,
+}
+
+/// `lease/ip/IP` and `lease/owner/MAC`: the same record under both keys, always written together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose it is; none while a client has declined it.
+    pub owner: Option<MacAddr>,
+    /// Until when it is kept: longer than the client was told, so that a lost answer harms nobody.
+    pub expires: UnixMillis,
+}
+
+/// `image/failed/ID`: an image that is not tried again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailedImageRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// Which.
+    pub image: ImageRef,
+    /// On which machine it failed first.
+    pub machine: MachineName,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: UnixMillis,
+}
+
+/// One entry of a timeline, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimelineRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// The entry.
+    pub entry: TimelineEntry,
+}
