@@ -8,4 +8,9 @@
 //! process.
 
 pub mod bake;
+pub mod cpio;
+pub mod initrd;
+pub mod modules;
+pub mod squashfs;
 pub mod tree;
+pub mod verity;
