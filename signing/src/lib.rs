@@ -1,1 +1,56 @@
-//! Keys, roles, pure verification (TUF 1.0), bundle and repository layout.
+//! Who said so: canonical JSON, keys, signed envelopes, TUF roles and their verification, and the two
+//! layouts that carry signed things, the bundle and the repository.
+//!
+//! Verification is pure: bytes, keys and `now` come in, and only it makes a [`Verified`] value. It
+//! reads no clock and no file. What signs or writes ([`bundle`], [`repository`], [`fleet`], private
+//! keys) is behind the feature `publish`, which the agent leaves out.
+//!
+//! | to do this | call |
+//! |---|---|
+//! | check an intent | [`envelope::verify`] with [`Document::INTENT`] and the [`KeySet`] of `director.json` |
+//! | check a manifest | [`envelope::verify`] with [`Document::MANIFEST`] and [`tuf::TrustedRoot::keys`] of [`tuf::Role::Targets`] |
+//! | follow a repository | [`tuf::TrustedRoot::new`] → `update`… → `timestamp` → `snapshot` → `targets` |
+//! | make a fleet's keys | [`fleet::FleetKeys::generate`] |
+//! | write and read a bundle | [`bundle::write_bundle`], [`bundle::Bundle::open`] |
+//! | publish, list what is published | [`repository::publish`], [`repository::Repository::load`] |
+
+pub mod canonical;
+pub mod envelope;
+mod error;
+pub mod key;
+pub mod tuf;
+
+#[cfg(feature = "publish")]
+pub mod bundle;
+#[cfg(feature = "publish")]
+pub mod fleet;
+#[cfg(feature = "publish")]
+mod fs;
+#[cfg(feature = "publish")]
+pub mod repository;
+
+use kiln_model::manifest::ImageRef;
+use kiln_model::{ImageId, Manifest, Sha256};
+
+pub use envelope::{Document, Verified};
+pub use error::{Fault, VerifyError};
+#[cfg(feature = "publish")]
+pub use key::PrivateKey;
+pub use key::{KeyError, KeyId, KeySet, PublicKey};
+
+/// An image's identity: the SHA-256 of its manifest's canonical JSON.
+pub fn image_id(manifest: &Manifest) -> ImageId {
+    // A manifest has no float and no map with keys other than text (the types see to it).
+    let value = serde_json::to_value(manifest).unwrap_or_default();
+    ImageId(Sha256::of(&canonical::to_bytes(&value).unwrap_or_default()))
+}
+
+/// A manifest's image: name, version and architecture for reading, id for deciding.
+pub fn image_ref(manifest: &Manifest) -> ImageRef {
+    ImageRef {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        arch: manifest.arch,
+        id: image_id(manifest),
+    }
+}

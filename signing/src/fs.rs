@@ -1,0 +1,1 @@
+//! The few file operations that must survive a power cut.
