@@ -1,0 +1,8 @@
+//! `agentd`.
+
+use std::process::ExitCode;
+
+/// Runs it.
+pub fn run() -> ExitCode {
+    todo!()
+}
