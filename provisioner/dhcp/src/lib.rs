@@ -1,1 +1,36 @@
-//! DHCPv4 server core for network boot: packets and now in, packets out.
+//! DHCPv4 server core for network boot: packets and `now` in, [`Effect`]s out.
+//!
+//! The core opens no socket, reads no clock and draws no random number. A driver hands it each datagram,
+//! a read view of what is stored ([`Directory`]), and carries out the effects in order:
+//!
+//! ```text
+//! datagram ─▶ Request::parse (the guard) ─▶ Server::handle ─▶ Effect::Send        put it on the wire
+//!                                                          ├▶ Effect::Commit      make it durable, then send
+//!                                                          ├▶ Effect::Release     forget the lease
+//!                                                          ├▶ Effect::Quarantine  keep the address unused
+//!                                                          └▶ Effect::Seen        a line of the timeline
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`packet`] | the guard: bytes to [`Request`], [`Reply`] to bytes |
+//! | [`facts`] | what a request says about the client that sent it |
+//! | [`directory`] | what the core asks its driver |
+//! | [`server`] | the state machine of RFC 2131, section 4.3 |
+//! | [`wire`] | Ethernet frames for clients that cannot answer ARP yet |
+//!
+//! A client is who its hardware address says (`chaddr`): firmware, iPXE and operating system send
+//! different client identifiers (option 61) for one and the same machine, so that is only echoed.
+
+pub mod directory;
+pub mod facts;
+mod offers;
+pub mod packet;
+mod pool;
+pub mod server;
+pub mod wire;
+
+pub use directory::{BootAnswer, Directory, Lease, Pool, Reservation, Subnet};
+pub use facts::{ClientFacts, Firmware, RelayFacts};
+pub use packet::{MessageKind, PacketError, Reply, Request};
+pub use server::{Destination, Effect, Inbound, LeaseCommit, Outbound, Seen, Server, ServerConfig};

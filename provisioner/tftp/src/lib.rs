@@ -1,1 +1,23 @@
-//! Read-only TFTP server: sans-IO transfer core and a tokio driver.
+//! Read-only TFTP server for network boot: a transfer core without I/O, and a tokio driver around it.
+//!
+//! It speaks RFC 1350 with the options of RFC 2347, 2348 (blksize), 2349 (timeout, tsize) and 7440
+//! (windowsize). There is no code that writes a file: a write request is answered with an error.
+//!
+//! Why not the crate of that name in the registry: it binds its transfer sockets to 127.0.0.1, stalls at
+//! 32 MiB, knows no options and dies of one 1024-byte packet. Others ignore the ERROR that UEFI firmware
+//! ends its size probe with, and have no bound on memory.
+//!
+//! ```text
+//! UDP :69 ─▶ packet (parse) ─▶ negotiate ─▶ Transfer (pure) ◀─▶ session task, its own socket
+//!                                              ▲ Source: name → Content        └▶ Event
+//! ```
+
+pub mod negotiate;
+pub mod packet;
+mod server;
+mod source;
+mod sys;
+pub mod transfer;
+
+pub use server::{Event, Outcome, Server, ServerConfig};
+pub use source::{Content, ReadRequest, Source};

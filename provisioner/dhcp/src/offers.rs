@@ -1,0 +1,1 @@
+//! Addresses that were offered and not yet asked for.
