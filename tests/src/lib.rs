@@ -1,1 +1,0 @@
-//! End-to-end, contract and bench drivers: real firmware, kernels, packages, clients and wires.

@@ -1,0 +1,3 @@
+//! The whole product, driven through its command line as a person would.
+
+fn main() {}
