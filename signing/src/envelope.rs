@@ -178,7 +178,12 @@ impl Envelope {
 
     /// The `_type` of what is signed.
     pub(crate) fn kind(&self) -> &str {
-        self.signed.get("_type").and_then(Value::as_str).unwrap_or("document without a type")
+        self.text("_type")
+    }
+
+    /// A text of what is signed; empty when it is not there.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.signed.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ed25519_dalek::{Signature, VerifyingKey};
 use kiln_model::{Format, Sha256};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::canonical;
 
@@ -22,6 +22,9 @@ pub enum KeyError {
     /// Not 32 bytes in lower-case hex.
     #[error("`{0}` is not an ed25519 key: 64 lower-case hex digits are wanted")]
     NotAKey(String),
+    /// A key object that is not understood.
+    #[error("a key object is not understood: {0}")]
+    Object(String),
     /// A point of small order: anybody can make signatures for it.
     #[error("the ed25519 key {0} is weak: anybody can sign for it. Make a new one with `kiln key new`")]
     Weak(String),
@@ -135,6 +138,20 @@ impl PublicKey {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(|_| shown())?;
         Self::from_bytes(&bytes)
+    }
+
+    /// A key from a TUF key object.
+    ///
+    /// # Errors
+    /// Another algorithm ([`KeyError::Algorithm`]), and everything that is no usable ed25519 key.
+    pub fn from_object(object: &Value) -> Result<Self, KeyError> {
+        let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (keytype, scheme) = (text("keytype"), text("scheme"));
+        if keytype != "ed25519" || scheme != "ed25519" {
+            return Err(KeyError::Algorithm { keytype, scheme });
+        }
+        let object = KeyObject::deserialize(object).map_err(|e| KeyError::Object(e.to_string()))?;
+        Self::from_hex(&object.keyval.public)
     }
 
     /// The key as 64 hex digits.

@@ -40,9 +40,11 @@ pub use key::{KeyError, KeyId, KeySet, PublicKey};
 
 /// An image's identity: the SHA-256 of its manifest's canonical JSON.
 pub fn image_id(manifest: &Manifest) -> ImageId {
-    // A manifest has no float and no map with keys other than text (the types see to it).
     let value = serde_json::to_value(manifest).unwrap_or_default();
-    ImageId(Sha256::of(&canonical::to_bytes(&value).unwrap_or_default()))
+    // A manifest with a fraction in it has no canonical form. It can never be signed, so what it is
+    // called matters to nobody; it must only not be called like another one.
+    let bytes = canonical::to_bytes(&value).unwrap_or_else(|_| value.to_string().into_bytes());
+    ImageId(Sha256::of(&bytes))
 }
 
 /// A manifest's image: name, version and architecture for reading, id for deciding.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use kiln_model::{Sha256, UnixMillis};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::Fault;
+use crate::envelope::Envelope;
+use crate::error::{Fault, VerifyError};
 
 /// The version of the specification that documents are written by.
 pub const SPEC_VERSION: &str = "1.0.34";
@@ -222,4 +224,22 @@ pub struct FileMeta {
     /// Its digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashes: Option<TargetHashes>,
+}
+
+/// Reads a role document whose signatures are right (a root's own are checked right after): the kind
+/// that is wanted, by a specification that we know.
+pub(super) fn read_role<T: DeserializeOwned>(
+    envelope: &Envelope,
+    kind: &str,
+    name: &str,
+) -> Result<T, VerifyError> {
+    let refused = |fault| Err(VerifyError::new(name, fault));
+    if envelope.kind() != kind {
+        return refused(Fault::WrongType { expected: kind.to_owned(), found: envelope.kind().to_owned() });
+    }
+    let spec = envelope.text("spec_version");
+    if spec.split('.').next() != Some("1") {
+        return refused(Fault::Content(format!("`spec_version` is `{spec}`, and 1.x is known here")));
+    }
+    envelope.read(name)
 }
