@@ -52,6 +52,14 @@ pub enum KeyError {
         /// Distinct keys found.
         keys: usize,
     },
+    /// The file system refused.
+    #[error("{path}: {why}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// A file that cannot be read as what it should be. Secrets are never repeated here.
     #[error("this is not {what} (line {line}): {why}")]
     File {
@@ -120,7 +128,7 @@ impl PublicKey {
         if key.is_weak() {
             return Err(KeyError::Weak(public));
         }
-        let object = json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}});
+        let object = key_object(&public);
         // Text only, so the canonical form exists.
         let id = KeyId(Sha256::of(&canonical::to_bytes(&object).unwrap_or_default()));
         Ok(Self { key, id })
@@ -159,6 +167,11 @@ impl PublicKey {
         hex::encode(self.key.as_bytes())
     }
 
+    /// The TUF key object.
+    pub fn to_object(&self) -> Value {
+        key_object(&self.to_hex())
+    }
+
     /// The key's name.
     pub fn id(&self) -> KeyId {
         self.id
@@ -175,6 +188,10 @@ impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.id.short())
     }
+}
+
+fn key_object(public: &str) -> Value {
+    json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}})
 }
 
 /// The TUF key object as it is written. Other fields are refused: they would change the key's id.

@@ -9,16 +9,28 @@
 //! beside its place, synced and renamed. One publisher at a time holds `.lock`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_model::manifest::ImageRef;
-use kiln_model::{Manifest, UnixMillis};
+use kiln_model::{Arch, ImageId, UnixMillis};
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::BundleError;
 use crate::envelope::SignError;
 use crate::error::VerifyError;
 use crate::key::PrivateKey;
-use crate::tuf::{TargetInfo, TrustedTargets};
+use crate::tuf::Role;
+
+mod publish;
+mod read;
+
+pub use publish::{init, publish, refresh};
+pub use read::{PublishedImage, Repository};
+
+/// Seconds that a list of files is valid.
+pub const TARGETS_VALID_S: u64 = 365 * DAY_S;
+/// Seconds that a snapshot and a timestamp are valid: publish or refresh more often than that.
+pub const TIMESTAMP_VALID_S: u64 = 30 * DAY_S;
+pub(crate) const DAY_S: u64 = 86_400;
 
 /// The keys that publishing takes.
 #[derive(Debug)]
@@ -36,7 +48,7 @@ pub struct PublishKeys {
 pub struct Published {
     /// Which image.
     pub image: ImageRef,
-    /// Whether it was there before. Then nothing was changed but the metadata's age.
+    /// Whether it was there before; then nothing was changed, save that damaged files were put right.
     pub already_there: bool,
     /// Version of the list of files that names it.
     pub version: u64,
@@ -70,17 +82,17 @@ pub enum RepositoryError {
         /// Which.
         image: String,
         /// For what.
-        arch: kiln_model::Arch,
-        /// Id of the image that is published.
-        there: String,
-        /// Id of the image that was to be published.
-        here: String,
+        arch: Arch,
+        /// The image that is published.
+        there: ImageId,
+        /// The image that was to be published.
+        here: ImageId,
     },
     /// The keys do not reach a role's threshold.
     #[error("the {role} role needs {needed} of its keys to sign, and {found} of them are here")]
     Keys {
         /// Which role.
-        role: crate::tuf::Role,
+        role: Role,
         /// Its threshold.
         needed: u32,
         /// Keys at hand.
@@ -100,104 +112,4 @@ pub enum RepositoryError {
         /// The lock.
         path: PathBuf,
     },
-}
-
-/// Makes an empty repository under the root in `root` (the bytes of `trust/root.json`).
-///
-/// # Errors
-/// What the file system says, and keys that are not the root's.
-pub fn init(_dir: &Path, _root: &[u8], _keys: &PublishKeys, _now: UnixMillis) -> Result<(), RepositoryError> {
-    todo!()
-}
-
-/// Publishes a bundle, into a new repository if `dir` holds none yet.
-///
-/// The bundle is verified wholly first, its release signatures against the targets role of the root.
-///
-/// # Errors
-/// Whatever is wrong with the bundle, the repository or the keys. Readers see the old state then.
-pub fn publish(
-    _bundle: &Bundle,
-    _dir: &Path,
-    _root: &[u8],
-    _keys: &PublishKeys,
-    _now: UnixMillis,
-) -> Result<Published, RepositoryError> {
-    todo!()
-}
-
-/// Signs a new snapshot and timestamp, so that boxes go on accepting what is published.
-///
-/// # Errors
-/// Whatever is wrong with the repository or the keys.
-pub fn refresh(
-    _dir: &Path,
-    _root: &[u8],
-    _keys: &PublishKeys,
-    _now: UnixMillis,
-) -> Result<(), RepositoryError> {
-    todo!()
-}
-
-/// One image of a repository.
-#[derive(Debug, Clone)]
-pub struct PublishedImage {
-    /// Which image.
-    pub image: ImageRef,
-    /// Its verified manifest.
-    pub manifest: Manifest,
-    /// Name of its manifest's target: `edge-router/2/x86_64/manifest.json`.
-    pub manifest_target: String,
-    /// Length and digest of that target.
-    pub manifest_info: TargetInfo,
-}
-
-/// A repository's verified content.
-#[derive(Debug)]
-pub struct Repository {
-    dir: PathBuf,
-    targets: TrustedTargets,
-    images: Vec<PublishedImage>,
-    damaged: Vec<VerifyError>,
-}
-
-impl Repository {
-    /// Follows the metadata from `root` (the bytes of `trust/root.json`) and reads every manifest.
-    ///
-    /// A damaged manifest does not hide the other images: see [`Self::damaged`].
-    ///
-    /// # Errors
-    /// Names the metadata file that is wrong.
-    pub fn load(_dir: &Path, _root: &[u8], _now: UnixMillis) -> Result<Self, RepositoryError> {
-        todo!()
-    }
-
-    /// Every image, by name, then version, then architecture.
-    pub fn images(&self) -> &[PublishedImage] {
-        &self.images
-    }
-
-    /// Manifests that are named by metadata and are not right.
-    pub fn damaged(&self) -> &[VerifyError] {
-        &self.damaged
-    }
-
-    /// The verified list of files.
-    pub fn targets(&self) -> &TrustedTargets {
-        &self.targets
-    }
-
-    /// Where a target is: `targets/edge-router/2/x86_64/<sha256>.vmlinuz`, below the repository's folder.
-    pub fn path_of(&self, target: &str) -> Option<String> {
-        self.targets.path_of(target)
-    }
-
-    /// Reads a target and checks its length and digest.
-    ///
-    /// # Errors
-    /// Names the target that is missing or wrong.
-    pub fn read(&self, _target: &str) -> Result<Vec<u8>, RepositoryError> {
-        let _ = &self.dir;
-        todo!()
-    }
 }

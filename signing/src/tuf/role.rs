@@ -13,7 +13,8 @@ use crate::envelope::Envelope;
 use crate::error::{Fault, VerifyError};
 
 /// The version of the specification that documents are written by.
-pub const SPEC_VERSION: &str = "1.0.34";
+#[cfg(feature = "publish")]
+const SPEC_VERSION: &str = "1.0.34";
 
 /// The top-level roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -224,6 +225,58 @@ pub struct FileMeta {
     /// Its digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashes: Option<TargetHashes>,
+}
+
+#[cfg(feature = "publish")]
+impl Targets {
+    /// A list of files, to be signed.
+    pub fn new(version: u64, expires: Expires, targets: BTreeMap<String, TargetInfo>) -> Self {
+        Self { kind: TargetsKind::It, spec_version: SPEC_VERSION.to_owned(), version, expires, targets }
+    }
+}
+
+#[cfg(feature = "publish")]
+impl Snapshot {
+    /// A snapshot, to be signed.
+    pub fn new(version: u64, expires: Expires, meta: BTreeMap<String, FileMeta>) -> Self {
+        Self { kind: SnapshotKind::It, spec_version: SPEC_VERSION.to_owned(), version, expires, meta }
+    }
+}
+
+#[cfg(feature = "publish")]
+impl Timestamp {
+    /// A timestamp that names one snapshot, to be signed.
+    pub fn new(version: u64, expires: Expires, snapshot: FileMeta) -> Self {
+        let meta = BTreeMap::from([("snapshot.json".to_owned(), snapshot)]);
+        Self { kind: TimestampKind::It, spec_version: SPEC_VERSION.to_owned(), version, expires, meta }
+    }
+}
+
+#[cfg(feature = "publish")]
+impl Root {
+    /// A root with these keys for each role, to be signed.
+    pub fn new(version: u64, expires: Expires, roles: &[(Role, &crate::KeySet)]) -> Self {
+        let mut root = Self {
+            kind: RootKind::It,
+            spec_version: SPEC_VERSION.to_owned(),
+            version,
+            expires,
+            consistent_snapshot: true,
+            keys: BTreeMap::new(),
+            roles: BTreeMap::new(),
+        };
+        for (role, set) in roles {
+            let listed = RoleKeys {
+                keyids: set.keys().map(|key| key.id().to_string()).collect(),
+                threshold: set.threshold(),
+            };
+            root.roles.insert(role.to_string(), listed);
+            for key in set.keys() {
+                root.keys.insert(key.id().to_string(), key.to_object());
+            }
+        }
+        root
+    }
 }
 
 /// Reads a role document whose signatures are right (a root's own are checked right after): the kind
