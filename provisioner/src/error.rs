@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
 
@@ -70,6 +70,20 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A key that cannot be used.
+    #[error("{path}: {source}")]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: kiln_signing::KeyError,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] kiln_store::StoreError),
+    /// A record of the store cannot be used.
+    #[error("{0}")]
+    Record(String),
     /// A socket call failed for another reason.
     #[error("{service}: {what}: {source}")]
     Socket {
@@ -80,4 +94,28 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl ServeError {
+    /// Adds what was attempted, and where, to an error of the file system.
+    pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { what, path, source }
+    }
+
+    /// What a failed call on a socket means to the person who started the server.
+    pub(crate) fn bind(
+        service: &'static str,
+        key: &'static str,
+        address: SocketAddr,
+    ) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::AddrInUse => Self::PortInUse { service, address, key },
+            io::ErrorKind::AddrNotAvailable => Self::NotOurAddress { service, address },
+            io::ErrorKind::PermissionDenied => {
+                Self::NotPermitted { service, what: format!("listen on {address}") }
+            }
+            _ => Self::Socket { service, what: format!("listen on {address}"), source },
+        }
+    }
 }

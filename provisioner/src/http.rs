@@ -1,6 +1,7 @@
 //! HTTP: the accept loop, files, and the endpoints that machines use.
 
 pub mod accept;
+pub mod boot;
 pub mod files;
 mod range;
 mod stall;

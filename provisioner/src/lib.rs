@@ -11,10 +11,19 @@
 //! [`ServerConfig::load`] reads and checks everything a person has written; [`serve`] runs until its
 //! shutdown future is ready.
 
+mod boots;
 mod config;
+mod db;
+mod discovery;
 mod error;
 mod http;
+mod intents;
 mod records;
+mod reports;
+mod repository;
+mod server;
+mod timeline;
+mod views;
 
 pub use config::{ConfigError, FleetState, ServerConfig};
 pub use error::ServeError;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// The keys of the store.
 pub mod key {
-    use super::{BootId, ImageId, Ipv4Addr, MacAddr, MachineName, RolloutId, Sha256, UnixMillis};
+    use super::{ImageId, Ipv4Addr, MacAddr, MachineName, RolloutId, Sha256, UnixMillis};
 
     /// The desired state.
     pub const FLEET: &str = "fleet";
@@ -87,11 +87,6 @@ pub mod key {
     pub fn failed_image(id: &ImageId) -> String {
         format!("{FAILED_IMAGES}{id}")
     }
-
-    /// A boot's short form, for logs.
-    pub fn boot(id: &BootId) -> &str {
-        id.as_str()
-    }
 }
 
 /// `fleet`: the desired state, and which file it came from, so that a restart with an unchanged file keeps
@@ -101,8 +96,9 @@ pub mod key {
 pub struct FleetRecord {
     /// Version of this record.
     pub format: Format<1>,
-    /// The text of `fleet.toml` in force.
-    pub text: String,
+    /// The digest of the `fleet.toml` in force; its text is the file `blobs/DIGEST`, which may be longer than
+    /// a value of the store.
+    pub text: Sha256,
     /// The digest of the file at the start that read it last.
     pub file: Sha256,
 }
@@ -115,8 +111,12 @@ pub struct MachineRecord {
     pub format: Format<1>,
     /// When it was last heard of, in any way.
     pub last_seen: UnixMillis,
+    /// When its firmware last asked for an address: from then on it loads, whatever it reported before.
+    pub loading: Option<UnixMillis>,
     /// The newest boot that a script was served to.
     pub boot: Option<BootRecord>,
+    /// Digests of its newest boot tokens, newest first. Those that fall off the end are forgotten.
+    pub tokens: Vec<Sha256>,
     /// The last refusal or failure it reported.
     pub trouble: String,
 }

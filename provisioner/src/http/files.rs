@@ -17,12 +17,16 @@ use super::range::{Selection, select};
 /// Bytes read from a file at once: large enough that the disk and not the chunk is the limit.
 const CHUNK: usize = 256 * 1024;
 
+/// Called once, when the last byte of the file goes out.
+pub type OnSent = Box<dyn FnOnce() + Send>;
+
 /// Answers a request for the file at `path`, whose contents are known to be named by `etag` (unquoted).
 pub async fn file(
     path: &Path,
     etag: &str,
     content_type: &str,
     headers: &HeaderMap,
+    on_sent: Option<OnSent>,
 ) -> Result<Response, HttpError> {
     let not_there = |error: io::Error| HttpError::of_file(path, &error);
     let mut file = File::open(path).await.map_err(not_there)?;
@@ -37,7 +41,8 @@ pub async fn file(
     };
     file.seek(SeekFrom::Start(range.start)).await.map_err(not_there)?;
     file.set_max_buf_size(CHUNK);
-    let body = Body::from_stream(chunks(file, range.end - range.start));
+    let on_sent = on_sent.filter(|_| range.end == size);
+    let body = Body::from_stream(chunks(file, range.end - range.start, on_sent));
     respond(status, &range, size, etag, content_type, body)
 }
 
@@ -116,17 +121,26 @@ fn respond(
 
 /// `length` bytes of `file` from where it stands. A file that ends early ends the connection, so that the
 /// client cannot take the beginning for the whole.
-fn chunks(file: File, length: u64) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::try_unfold((file, length), |(mut file, left)| async move {
+fn chunks(
+    file: File,
+    length: u64,
+    on_sent: Option<OnSent>,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    futures_util::stream::try_unfold((file, length, on_sent), |(mut file, left, mut on_sent)| async move {
         if left == 0 {
             return Ok(None);
         }
-        let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        let mut buffer = BytesMut::with_capacity(most);
-        let read = (&mut file).take(left.min(CHUNK as u64)).read_buf(&mut buffer).await?;
+        let most = left.min(CHUNK as u64);
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let read = (&mut file).take(most).read_buf(&mut buffer).await? as u64;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        Ok(Some((buffer.freeze(), (file, left - read as u64))))
+        if read == left
+            && let Some(on_sent) = on_sent.take()
+        {
+            on_sent();
+        }
+        Ok(Some((buffer.freeze(), (file, left - read, on_sent))))
     })
 }

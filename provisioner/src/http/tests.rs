@@ -39,7 +39,7 @@ async fn start(limits: Limits) -> Running {
     let served = file.clone();
     let handler = move |headers: HeaderMap| {
         let path = served.clone();
-        async move { files::file(&path, "abc", "application/octet-stream", &headers).await }
+        async move { files::file(&path, "abc", "application/octet-stream", &headers, None).await }
     };
     let router = Router::new().route("/part", get(handler));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -1,0 +1,144 @@
+//! The timelines: what was seen of each machine, the newest entries of each.
+//!
+//! The boot path must not wait for them: [`Timelines::note`] hands an entry to a writer that stores many at
+//! once. What must not be lost or doubled (an agent's events) is written in the transaction of its report.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_model::timeline::{Step, TimelineEntry};
+use kiln_model::{BootId, Format, UnixMillis};
+use tokio::sync::mpsc;
+
+use crate::db::{Db, DbError, Draft};
+use crate::records::{TimelineRecord, key};
+
+/// Entries kept of each machine.
+pub const KEPT: usize = 500;
+/// Entries that may go over before the oldest are deleted, so that not every write deletes.
+const SLACK: usize = 50;
+/// Entries that wait for the writer at most; beyond it they are dropped and counted.
+const QUEUE: usize = 8192;
+/// Entries written at once at most: below the store's limit for one transaction.
+const BATCH: usize = 64;
+
+/// Takes entries.
+#[derive(Debug)]
+pub struct Timelines {
+    queue: mpsc::Sender<(String, TimelineEntry)>,
+    number: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Writes the entries that [`Timelines`] takes.
+#[derive(Debug)]
+pub struct Writer {
+    queue: mpsc::Receiver<(String, TimelineEntry)>,
+    /// Entries stored of each timeline, counted once when it is first written to.
+    stored: HashMap<String, usize>,
+}
+
+impl Timelines {
+    /// Both ends.
+    pub fn new() -> (Self, Writer) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let timelines = Self { queue: sender, number: AtomicU64::new(0), dropped: AtomicU64::new(0) };
+        (timelines, Writer { queue, stored: HashMap::new() })
+    }
+
+    /// Adds an entry soon. Never waits.
+    pub fn note(
+        &self,
+        whose: impl ToString,
+        at: UnixMillis,
+        boot: Option<BootId>,
+        step: Step,
+        detail: impl Into<String>,
+    ) {
+        let entry = TimelineEntry { at, boot, step, detail: detail.into() };
+        if self.queue.try_send((whose.to_string(), entry)).is_err() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if dropped.is_power_of_two() {
+                tracing::warn!(dropped, "timeline: entries dropped, the store is too slow for them");
+            }
+        }
+    }
+
+    /// Adds an entry to a transaction.
+    pub fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        draft.put(key::timeline_entry(whose, entry.at, number), &TimelineRecord { format: Format, entry })
+    }
+}
+
+impl Writer {
+    /// Writes until every [`Timelines`] is gone and the queue is empty.
+    pub async fn run(mut self, db: Db, timelines: std::sync::Weak<crate::server::Server>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+            let Some(server) = timelines.upgrade() else { return };
+            let result = db
+                .write(|draft| {
+                    for (whose, entry) in &batch {
+                        server.timelines.write(draft, whose, entry.clone())?;
+                    }
+                    Ok(())
+                })
+                .await;
+            if let Err(error) = result {
+                tracing::error!(%error, entries = batch.len(), "timeline: not written");
+            }
+            for (whose, _) in batch.drain(..) {
+                if let Err(error) = self.trim(&db, whose).await {
+                    tracing::error!(%error, "timeline: not trimmed");
+                }
+            }
+        }
+    }
+
+    /// Counts one more entry of `whose`, and deletes its oldest when there are too many.
+    async fn trim(&mut self, db: &Db, whose: String) -> Result<(), DbError> {
+        let count = match self.stored.get_mut(&whose) {
+            Some(count) => {
+                *count += 1;
+                *count
+            }
+            None => db.keys(&key::timeline(&whose), usize::MAX).await?.len(),
+        };
+        let left = if count > KEPT + SLACK { trim(db, &whose).await? } else { count };
+        if self.stored.len() > 10_000 {
+            self.stored.clear();
+        }
+        self.stored.insert(whose, left);
+        Ok(())
+    }
+}
+
+/// Deletes the oldest entries of `whose` beyond those kept; answers how many are left.
+pub async fn trim(db: &Db, whose: &str) -> Result<usize, DbError> {
+    let keys = db.keys(&key::timeline(whose), usize::MAX).await?;
+    let spare = keys.len().saturating_sub(KEPT);
+    for chunk in keys.get(..spare).unwrap_or_default().chunks(BATCH) {
+        db.write(|draft| {
+            chunk.iter().for_each(|key| draft.delete(key.clone()));
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(keys.len() - spare)
+}
+
+/// Deletes a timeline.
+pub async fn forget(db: &Db, whose: &str) -> Result<(), DbError> {
+    loop {
+        let keys = db.keys(&key::timeline(whose), BATCH).await?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        db.write(|draft| {
+            keys.iter().for_each(|key| draft.delete(key.clone()));
+            Ok(())
+        })
+        .await?;
+    }
+}
