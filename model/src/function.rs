@@ -63,7 +63,8 @@ pub struct Sandbox {
     pub capabilities: BTreeSet<Capability>,
     /// Whose network it sees.
     pub network: Network,
-    /// Folders that it may write to: empty, in RAM, nothing in them can be executed.
+    /// Folders that it may write to: empty, in RAM, nothing in them can be executed. Each has the owner
+    /// and the permission bits of the folder in the function's image that it covers.
     pub writable: BTreeSet<String>,
     /// Hard limit on its memory in bytes (cgroup v2 `memory.max`); 0 means [`Sandbox::MEMORY_DEFAULT`].
     pub memory_max: u64,
