@@ -64,6 +64,8 @@ steps! {
     Ack = "DHCP ack", Provisioner;
     /// A DHCPNAK was sent.
     Nak = "DHCP nak", Provisioner;
+    /// The client found somebody else on its address.
+    Decline = "DHCP decline", Provisioner;
     /// A TFTP transfer began.
     TftpStart = "TFTP start", Provisioner;
     /// A TFTP transfer ended well.

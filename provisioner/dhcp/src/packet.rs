@@ -10,6 +10,9 @@ mod encode;
 pub use decode::{PacketError, Request};
 pub use encode::Reply;
 
+/// What the options begin with (RFC 2131, section 3).
+const MAGIC: [u8; 4] = [99, 130, 83, 99];
+
 /// Option codes that the server reads or writes (RFC 2132 and others).
 pub mod code {
     #![allow(missing_docs, reason = "the names are those of IANA's registry")]

@@ -1,4 +1,20 @@
 //! The server's side of RFC 2131: one datagram in, effects out.
+//!
+//! | from the client | it means | answer |
+//! |---|---|---|
+//! | DISCOVER | who is there? | OFFER, held in memory for a while |
+//! | REQUEST with our id (54) | SELECTING: I take your offer | commit, ACK; or NAK |
+//! | REQUEST with another's id | I take another's offer | none, the offer is forgotten |
+//! | REQUEST with 50, no `ciaddr` | INIT-REBOOT: I had this address | ACK or NAK; none where we have no record |
+//! | REQUEST with `ciaddr` | RENEWING, REBINDING | the same |
+//! | DECLINE | somebody else is on it | quarantine |
+//! | RELEASE | I leave | release |
+//! | INFORM | I have an address, tell me the rest | ACK without a lease |
+//!
+//! An address is given only while it is [usable](exchange) for that client, whatever was promised before.
+
+mod answer;
+mod exchange;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -7,6 +23,10 @@ use kiln_model::{MacAddr, UnixMillis};
 
 use crate::directory::Directory;
 use crate::facts::ClientFacts;
+use crate::offers::Offers;
+use crate::packet::{MessageKind, Request, code};
+
+use exchange::Exchange;
 
 /// One received datagram.
 #[derive(Debug, Clone, Copy)]
@@ -140,17 +160,121 @@ impl Default for ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
+    offers: Offers,
 }
 
 impl Server {
     /// A server that has offered nothing yet.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config }
+        Self { config, offers: Offers::default() }
     }
 
     /// What to do about one datagram. What is not for us, or is no DHCP at all, has no effects.
     pub fn handle(&mut self, input: &Inbound<'_>, now: UnixMillis, directory: &dyn Directory) -> Vec<Effect> {
-        let _ = (input, now, directory, self.config);
-        Vec::new()
+        let Ok(request) = Request::parse(input.bytes) else { return Vec::new() };
+        self.offers.expire(now);
+        let exchange = Exchange::new(&request, input, now, directory, self.config);
+        match request.kind {
+            MessageKind::Discover => self.discover(&exchange),
+            MessageKind::Request => self.request(&exchange),
+            MessageKind::Decline => self.decline(&exchange),
+            MessageKind::Release => release(&exchange),
+            MessageKind::Inform => inform(&exchange),
+            MessageKind::Offer | MessageKind::Ack | MessageKind::Nak => Vec::new(),
+        }
     }
+
+    fn discover(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
+        let seen = |note: &str| Effect::Seen(exchange.seen(Step::Discover, exchange.who() + note));
+        let Some(address) = exchange.choose(&self.offers) else {
+            return vec![seen(&format!("; not answered: {}", exchange.nothing_to_offer()))];
+        };
+        // Unknown machines may not fill the memory that known ones need.
+        let limit = if exchange.known() { self.config.offers } else { self.config.offers / 2 };
+        let end = exchange.now.plus(self.config.offer_ms);
+        if !self.offers.hold(exchange.request.mac, address, end, limit) {
+            return vec![seen("; not answered: too many offers are open")];
+        }
+        let (offer, detail) = exchange.grant(MessageKind::Offer, address);
+        vec![seen(""), Effect::Send(offer), Effect::Seen(exchange.seen(Step::Offer, detail))]
+    }
+
+    fn request(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
+        let request = exchange.request;
+        let requested = request.address_option(code::REQUESTED_ADDRESS);
+        let selecting = match request.address_option(code::SERVER_ID) {
+            Some(id) if id == exchange.server_id || id == exchange.local => true,
+            Some(_) => {
+                // It took another server's offer: not ours to answer, and never to refuse.
+                self.offers.forget(request.mac);
+                return Vec::new();
+            }
+            None => false,
+        };
+        let current = Some(request.ciaddr).filter(|address| !address.is_unspecified());
+        let Some(address) = requested.filter(|_| selecting || current.is_none()).or(current) else {
+            return Vec::new();
+        };
+        let verdict = if selecting {
+            exchange.grantable(address, &self.offers)
+        } else {
+            match exchange.on_record(address, &self.offers) {
+                Some(verdict) => verdict,
+                None => return Vec::new(),
+            }
+        };
+        let seen = Effect::Seen(exchange.seen(Step::Request, format!("{address} by {}", exchange.who())));
+        match verdict {
+            Ok(()) => vec![seen, self.commit(exchange, address)],
+            Err(reason) => {
+                self.offers.forget(request.mac);
+                let (nak, detail) = exchange.refuse(address, reason);
+                vec![seen, Effect::Send(nak), Effect::Seen(exchange.seen(Step::Nak, detail))]
+            }
+        }
+    }
+
+    fn commit(&mut self, exchange: &Exchange<'_>, address: Ipv4Addr) -> Effect {
+        // Held on, so that nobody is offered it before the store shows the lease.
+        let end = exchange.now.plus(self.config.offer_ms);
+        self.offers.hold(exchange.request.mac, address, end, self.config.offers);
+        let lease_s = u64::from(exchange.lease_s());
+        let (reply, detail) = exchange.grant(MessageKind::Ack, address);
+        let lease = LeaseCommit {
+            address,
+            owner: exchange.request.mac,
+            client_expires: exchange.now.plus(lease_s * 1000),
+            store_expires: exchange.now.plus((lease_s + u64::from(self.config.store_extra_s)) * 1000),
+        };
+        Effect::Commit { lease, reply, seen: exchange.seen(Step::Ack, detail) }
+    }
+
+    /// Only who holds the address can decline it: others could empty the pool.
+    fn decline(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
+        let request = exchange.request;
+        let Some(address) = request.address_option(code::REQUESTED_ADDRESS) else { return Vec::new() };
+        let offered = self.offers.address_for(request.mac) == Some(address);
+        if !exchange.for_us() || !(offered || exchange.holds(address)) {
+            return Vec::new();
+        }
+        self.offers.forget(request.mac);
+        let until = exchange.now.plus(self.config.quarantine_ms);
+        let detail = format!("{address} is in use by somebody else; it stays unused until {until}");
+        vec![
+            Effect::Quarantine { address, owner: request.mac, until },
+            Effect::Seen(exchange.seen(Step::Decline, detail)),
+        ]
+    }
+}
+
+fn release(exchange: &Exchange<'_>) -> Vec<Effect> {
+    let address = exchange.request.ciaddr;
+    if !exchange.for_us() || !exchange.holds(address) {
+        return Vec::new();
+    }
+    vec![Effect::Release { address, owner: exchange.request.mac }]
+}
+
+fn inform(exchange: &Exchange<'_>) -> Vec<Effect> {
+    exchange.inform().map(Effect::Send).into_iter().collect()
 }

@@ -6,11 +6,10 @@ use std::net::Ipv4Addr;
 use dhcproto::v4::borrowed::{DhcpOptionIterator, Message};
 use kiln_model::MacAddr;
 
-use super::{MessageKind, code};
+use super::{MAGIC, MessageKind, code};
 
 /// Bytes before the options: the BOOTP header and the magic cookie (RFC 2131, section 2).
 const HEADER: usize = 240;
-const MAGIC: [u8; 4] = [99, 130, 83, 99];
 const BOOTREQUEST: u8 = 1;
 const ETHERNET: u8 = 1;
 

@@ -1,0 +1,217 @@
+//! One request beside everything that bears on its answer.
+//!
+//! An address is **usable** for a client when it is a host address of its network that is neither
+//! reserved for, leased to nor offered to somebody else, nor quarantined, nor a router's or our own.
+
+use std::net::Ipv4Addr;
+
+use kiln_model::timeline::Step;
+use kiln_model::{MacAddr, UnixMillis};
+
+use super::{Inbound, Seen, ServerConfig};
+use crate::directory::{Directory, Lease, Reservation, Subnet};
+use crate::facts::{ClientFacts, Firmware};
+use crate::offers::Offers;
+use crate::packet::{Request, code};
+use crate::pool;
+
+/// Sub-options of option 82 that change how a request is answered.
+const LINK_SELECTION: u8 = 5; // RFC 3527
+const SERVER_ID_OVERRIDE: u8 = 11; // RFC 5107
+
+/// One request beside everything that bears on its answer.
+pub struct Exchange<'a> {
+    pub request: &'a Request,
+    pub client: ClientFacts,
+    pub source: std::net::SocketAddrV4,
+    pub local: Ipv4Addr,
+    pub now: UnixMillis,
+    /// What goes into option 54: the relay's override or our own address.
+    pub server_id: Ipv4Addr,
+    pub subnet: Option<Subnet>,
+    pub machine: Option<Reservation>,
+    pub lease: Option<Lease>,
+    pub directory: &'a dyn Directory,
+    config: ServerConfig,
+}
+
+impl<'a> Exchange<'a> {
+    pub fn new(
+        request: &'a Request,
+        input: &Inbound<'_>,
+        now: UnixMillis,
+        directory: &'a dyn Directory,
+        config: ServerConfig,
+    ) -> Self {
+        Self {
+            request,
+            client: ClientFacts::of(request),
+            source: input.source,
+            local: input.local,
+            now,
+            server_id: request.relay_address(SERVER_ID_OVERRIDE).unwrap_or(input.local),
+            subnet: directory.subnet(link(request, input)),
+            machine: directory.machine(request.mac),
+            lease: directory.lease_of(request.mac),
+            directory,
+            config,
+        }
+    }
+
+    /// Whether the fleet knows the client.
+    pub fn known(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    /// Seconds that the client may keep its address.
+    pub fn lease_s(&self) -> u32 {
+        let asked = self.subnet.as_ref().map_or(self.config.stranger_lease_s, |subnet| subnet.lease_s);
+        if self.known() { asked } else { asked.min(self.config.stranger_lease_s) }
+    }
+
+    /// Whether the message names us (option 54), as RELEASE and DECLINE must.
+    pub fn for_us(&self) -> bool {
+        let id = self.request.address_option(code::SERVER_ID);
+        id == Some(self.server_id) || id == Some(self.local)
+    }
+
+    /// Whether the client holds a lease on `address` by the store's account.
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        self.lease.is_some_and(|lease| lease.address == address && lease.owner == self.request.mac)
+    }
+
+    /// The address to offer: its own, the one it has or had, the one it was offered, the one it asks
+    /// for, the first of its candidates (RFC 2131, section 4.3.1).
+    pub fn choose(&self, offers: &Offers) -> Option<Ipv4Addr> {
+        let fits = |address: &Ipv4Addr| self.usable(*address, offers).is_ok();
+        if let Some(own) = self.own_address().filter(fits) {
+            return Some(own);
+        }
+        let pool = self.subnet.as_ref()?.pool?;
+        let (known, share) = (self.known(), self.config.stranger_share);
+        let from_pool = |address: &Ipv4Addr| pool::may_have(pool, *address, known, share);
+        let before = [
+            self.lease.map(|lease| lease.address),
+            offers.address_for(self.request.mac),
+            self.request.address_option(code::REQUESTED_ADDRESS),
+        ];
+        let before = before.into_iter().flatten().filter(from_pool);
+        before.chain(pool::candidates(pool, self.request.mac, known, share)).find(fits)
+    }
+
+    /// Why [`Exchange::choose`] found nothing.
+    pub fn nothing_to_offer(&self) -> &'static str {
+        match &self.subnet {
+            None => "no network of fleet.toml holds the address of the relay or of our interface",
+            Some(Subnet { pool: None, .. }) => "it has no address of its own, and the network has no pool",
+            Some(_) => "the pool is used up",
+        }
+    }
+
+    /// Whether the client may have `address`; why not, else.
+    pub fn grantable(&self, address: Ipv4Addr, offers: &Offers) -> Result<(), &'static str> {
+        self.usable(address, offers)?;
+        match self.own_address() {
+            Some(own) if own == address => return Ok(()),
+            Some(own) if self.usable(own, offers).is_ok() => return Err("it has an address of its own"),
+            _ => {}
+        }
+        let pool = self.subnet.as_ref().and_then(|subnet| subnet.pool);
+        let pool = pool.ok_or("the network has no pool")?;
+        let known = self.known() || self.holds(address);
+        if pool::may_have(pool, address, known, self.config.stranger_share) {
+            Ok(())
+        } else {
+            Err("it is not an address of the pool for this client")
+        }
+    }
+
+    /// Whether a client that says it already has `address` may keep it. `None` when we know nothing of
+    /// the client: then it is another server's, and silence is due (RFC 2131, section 4.3.2).
+    pub fn on_record(&self, address: Ipv4Addr, offers: &Offers) -> Option<Result<(), &'static str>> {
+        let subnet = self.subnet.as_ref()?;
+        if !subnet.network.contains(address) {
+            return Some(Err("it is not an address of this network"));
+        }
+        let ours = self.lease.is_some_and(|lease| subnet.network.contains(lease.address));
+        if self.own_address().is_some() || ours {
+            let other = !self.holds(address) && self.own_address() != Some(address);
+            let verdict = if other { Err("it has another address") } else { self.grantable(address, offers) };
+            return Some(verdict);
+        }
+        self.usable(address, offers).err().map(Err)
+    }
+
+    /// A line for the timeline.
+    pub fn seen(&self, step: Step, detail: String) -> Seen {
+        Seen { step, detail, client: self.client.clone() }
+    }
+
+    /// The client in words.
+    pub fn who(&self) -> String {
+        let mut text = match self.client.firmware {
+            Firmware::Pxe => "PXE firmware",
+            Firmware::HttpBoot => "UEFI HTTP boot",
+            Firmware::Ipxe => "iPXE",
+            Firmware::Onie => "ONIE",
+            Firmware::Other => "a client that does not boot",
+        }
+        .to_owned();
+        if let Some(architecture) = self.client.architectures.first() {
+            text += &format!(", architecture {architecture}");
+        }
+        if let Some(relay) = &self.client.relay {
+            text += &format!(", through relay {}", relay.address);
+        }
+        text
+    }
+
+    /// The client's own address, when that is in the network it asks from.
+    fn own_address(&self) -> Option<Ipv4Addr> {
+        let own = self.machine.as_ref()?.address?;
+        self.subnet.as_ref()?.network.contains(own).then_some(own)
+    }
+
+    /// See the module's head.
+    fn usable(&self, address: Ipv4Addr, offers: &Offers) -> Result<(), &'static str> {
+        let somebody_else = |mac: MacAddr| mac != self.request.mac;
+        let subnet = self.subnet.as_ref().ok_or("there is no such network")?;
+        let net = subnet.network;
+        if !net.contains(address) {
+            return Err("it is not an address of this network");
+        }
+        if net.prefix < 31 && (address == net.network() || address == net.broadcast()) {
+            return Err("it is the network's own or its broadcast address");
+        }
+        if address == self.local || address == self.server_id || subnet.routers.contains(&address) {
+            return Err("it is a router's or the server's");
+        }
+        if self.directory.reserved_for(address).is_some_and(somebody_else) {
+            return Err("it is reserved for another machine");
+        }
+        let lease = self.directory.lease_at(address).filter(|lease| lease.expires > self.now);
+        if lease.is_some_and(|lease| somebody_else(lease.owner)) {
+            return Err("it is leased to somebody else");
+        }
+        if offers.client_at(address).is_some_and(somebody_else) {
+            return Err("it is offered to somebody else");
+        }
+        if self.directory.quarantined_until(address).is_some_and(|until| until > self.now) {
+            return Err("somebody without a lease was found on it");
+        }
+        Ok(())
+    }
+}
+
+/// An address of the network that the client is in: the relay's word first (RFC 3527), then the client's
+/// (RFC 3011), then where the packet came from. A client that renews through routers is where it was.
+fn link(request: &Request, input: &Inbound<'_>) -> Ipv4Addr {
+    let given = |address: Ipv4Addr| Some(address).filter(|address| !address.is_unspecified());
+    let renewing = given(request.ciaddr).filter(|address| address == input.source.ip());
+    request
+        .relay_address(LINK_SELECTION)
+        .or_else(|| request.address_option(code::SUBNET_SELECTION))
+        .or_else(|| given(request.giaddr))
+        .or(renewing)
+        .unwrap_or(input.local)
+}
