@@ -7,10 +7,21 @@
 //! Nothing of the host's tools or privileges gets in: archives are read and images written in this
 //! process.
 
+pub mod apt;
 pub mod bake;
 pub mod cpio;
+pub mod deb;
+pub mod elf;
+pub mod glob;
 pub mod initrd;
+pub mod lock;
 pub mod modules;
+pub mod resolve;
+pub mod spec;
 pub mod squashfs;
+pub mod store;
+mod suggest;
 pub mod tree;
 pub mod verity;
+
+pub use suggest::nearest;

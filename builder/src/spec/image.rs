@@ -1,0 +1,85 @@
+//! `image.toml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use kiln_hw_profiles::ProfileName;
+use kiln_model::{Arch, Format, FunctionName, ImageName, ImageVersion};
+use serde::Deserialize;
+
+use crate::glob::Glob;
+
+/// An image, as a person describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// Version of this file's format.
+    pub format: Format<1>,
+    /// Its name.
+    pub name: ImageName,
+    /// Its version; `--set version=…` takes its place.
+    pub version: ImageVersion,
+    /// What it runs on.
+    pub arch: Arch,
+    /// The hardware it is made for.
+    pub profile: ProfileName,
+    /// Seconds a box has to become healthy.
+    #[serde(default = "ImageSpec::default_deadline")]
+    pub health_deadline_s: u32,
+    /// Words added to the profile's kernel command line.
+    #[serde(default)]
+    pub cmdline: Vec<String>,
+    /// Its network functions: `../functions/<name>.toml`.
+    pub functions: BTreeSet<FunctionName>,
+    /// Another kernel than the profile's.
+    #[serde(default)]
+    pub kernel: Option<PackageSpec>,
+    /// Where the boot loaders come from.
+    #[serde(default = "ImageSpec::default_loader")]
+    pub loader: PackageSpec,
+    /// What the base has besides agent and modules.
+    #[serde(default)]
+    pub base: Packages,
+    /// What this image has otherwise than its functions say.
+    #[serde(default, rename = "function")]
+    pub function_overrides: BTreeMap<FunctionName, FunctionOverride>,
+}
+
+/// One package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageSpec {
+    /// Its name.
+    pub package: String,
+}
+
+/// Packages, and what of their content is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Packages {
+    /// Packages by name.
+    pub packages: Vec<String>,
+    /// Packages that count as installed.
+    pub assumed: BTreeSet<String>,
+    /// Files that are kept. Everything else is left out.
+    pub keep: Vec<Glob>,
+}
+
+/// What an image has otherwise than a function says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FunctionOverride {
+    /// Templates, by their file name in the function, and the file (relative to `image.toml`) that takes
+    /// their place.
+    pub templates: BTreeMap<String, PathBuf>,
+}
+
+impl ImageSpec {
+    const fn default_deadline() -> u32 {
+        180
+    }
+
+    fn default_loader() -> PackageSpec {
+        PackageSpec { package: "ipxe".to_owned() }
+    }
+}

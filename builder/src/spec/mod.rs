@@ -1,0 +1,227 @@
+//! What a person writes: `image.toml` and `functions/<name>.toml`.
+//!
+//! Text is read into types that cannot hold nonsense; what does not fit is told with file, line,
+//! column, the nearest right word and what is allowed.
+
+mod function;
+mod image;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub use function::{Folder, FunctionSpec, Group, User};
+pub use image::{FunctionOverride, ImageSpec, Packages};
+use kiln_hw_profiles::{Profile, ProfileError};
+use kiln_model::FunctionName;
+pub use read::{SpecError, parse_toml, read_toml};
+
+use crate::lock::RootLock;
+use crate::tree::TreePath;
+
+/// An image's spec with everything that it refers to.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `image.toml`.
+    pub image: ImageSpec,
+    /// Where `image.toml` is.
+    pub file: PathBuf,
+    /// The hardware profile.
+    pub profile: Profile,
+    /// Its functions, in order of name.
+    pub functions: BTreeMap<FunctionName, LoadedFunction>,
+}
+
+/// A function's spec with its templates.
+#[derive(Debug, Clone)]
+pub struct LoadedFunction {
+    /// `functions/<name>.toml`.
+    pub spec: FunctionSpec,
+    /// Templates by file name, after what the image puts in their place.
+    pub templates: BTreeMap<String, Vec<u8>>,
+}
+
+/// Where templates are in a function's image.
+pub const TEMPLATES: &str = "/usr/share/kiln/templates";
+
+/// Packages whose content no function runs on: package managers, shells, what calls them, and start
+/// scripts. Dependencies on them count as met. A spec's own `assumed` adds to this list.
+pub const ASSUMED: &[&str] = &[
+    "adduser",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "debconf",
+    "debconf-2.0",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "init-system-helpers",
+    "iproute2",
+    "kmod",
+    "login",
+    "logrotate",
+    "lsb-base",
+    "lsof",
+    "mount",
+    "openssl",
+    "passwd",
+    "perl",
+    "perl-base",
+    "procps",
+    "python3",
+    "sed",
+    "systemd",
+    "sysvinit-utils",
+    "tar",
+    "ucf",
+    "udev",
+    "util-linux",
+];
+
+impl Spec {
+    /// Reads a spec: `image.toml`, or the folder that it is in.
+    pub fn load(path: &Path) -> Result<Self, SpecError> {
+        let file = if path.is_dir() { path.join("image.toml") } else { path.to_owned() };
+        let (image, _): (ImageSpec, _) = read_toml(&file)?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let images = folder.join("..");
+        let profile = Profile::load(&image.profile, None).map_err(|e| profile_error(&file, &e))?;
+        if profile.arch != image.arch {
+            let problem =
+                format!("profile `{}` is for {}, the image for {}", image.profile, profile.arch, image.arch);
+            return Err(SpecError::whole(&file, problem));
+        }
+        let mut functions = BTreeMap::new();
+        for name in &image.functions {
+            let loaded = LoadedFunction::load(&images.join("functions"), name)?;
+            functions.insert(name.clone(), loaded.overridden(&image, folder, &file, name)?);
+        }
+        let spec = Self { image, file, profile, functions };
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Where its lock is.
+    pub fn lock_file(&self) -> PathBuf {
+        self.file.with_file_name("image.lock")
+    }
+
+    /// What each root of the image asks for, by name.
+    pub fn roots(&self) -> BTreeMap<String, RootLock> {
+        let root = |packages: &[String], assumed: &BTreeSet<String>| {
+            let assumed = ASSUMED.iter().map(|a| (*a).to_owned()).chain(assumed.iter().cloned());
+            RootLock { packages: packages.to_vec(), assumed: assumed.collect() }
+        };
+        let none = BTreeSet::new();
+        let kernel = self.image.kernel.as_ref().map_or(&self.profile.kernel.package, |k| &k.package);
+        // A kernel depends on what makes its initrd and on firmware tools; ours is made here.
+        let kernel_assumed = ["initramfs-tools", "linux-initramfs-tool"].map(str::to_owned).into();
+        let mut roots = BTreeMap::from([
+            ("kernel".to_owned(), root(std::slice::from_ref(kernel), &kernel_assumed)),
+            ("loader".to_owned(), root(std::slice::from_ref(&self.image.loader.package), &none)),
+            ("base".to_owned(), root(&self.image.base.packages, &self.image.base.assumed)),
+        ]);
+        for (name, function) in &self.functions {
+            let FunctionSpec { packages, assumed, .. } = &function.spec;
+            roots.insert(format!("fn/{name}"), root(packages, assumed));
+        }
+        roots
+    }
+
+    /// What holds between the files of a spec.
+    fn check(&self) -> Result<(), SpecError> {
+        for (name, function) in &self.functions {
+            for other in function.spec.after.iter().filter(|o| !self.functions.contains_key(*o)) {
+                let problem =
+                    format!("function `{name}` starts after `{other}`, which is not in `functions`");
+                return Err(SpecError::whole(&self.file, problem));
+            }
+        }
+        let mut done: BTreeSet<&FunctionName> = BTreeSet::new();
+        while done.len() < self.functions.len() {
+            let ready = |(name, f): &(&FunctionName, &LoadedFunction)| {
+                !done.contains(name) && f.spec.after.iter().all(|o| done.contains(o))
+            };
+            let Some((name, _)) = self.functions.iter().find(ready) else {
+                let waiting: Vec<&str> =
+                    self.functions.keys().filter(|n| !done.contains(n)).map(FunctionName::as_str).collect();
+                let problem =
+                    format!("functions wait for each other in a circle (`after`): {}", waiting.join(", "));
+                return Err(SpecError::whole(&self.file, problem));
+            };
+            done.insert(name);
+        }
+        Ok(())
+    }
+}
+
+impl LoadedFunction {
+    fn load(folder: &Path, name: &FunctionName) -> Result<Self, SpecError> {
+        let file = folder.join(format!("{name}.toml"));
+        let (spec, text): (FunctionSpec, String) = read_toml(&file)?;
+        spec.check().map_err(|wrong| wrong.at(&file, &text))?;
+        let mut templates = BTreeMap::new();
+        for config in &spec.configs {
+            let template = template_name(&config.template).ok_or_else(|| {
+                let problem =
+                    format!("a template is a file in {TEMPLATES}, and `{}` is not", config.template);
+                SpecError::of_word(&file, &text, &config.template, problem)
+            })?;
+            let from = folder.join(name.as_str()).join(template);
+            let bytes = std::fs::read(&from).map_err(|e| {
+                SpecError::of_word(
+                    &file,
+                    &text,
+                    &config.template,
+                    format!("cannot read {}: {e}", from.display()),
+                )
+            })?;
+            templates.insert(template.to_owned(), bytes);
+        }
+        Ok(Self { spec, templates })
+    }
+
+    /// Puts the image's own templates in the place of the function's.
+    fn overridden(
+        mut self,
+        image: &ImageSpec,
+        folder: &Path,
+        file: &Path,
+        name: &FunctionName,
+    ) -> Result<Self, SpecError> {
+        let Some(overrides) = image.function_overrides.get(name) else { return Ok(self) };
+        for (template, from) in &overrides.templates {
+            let Some(bytes) = self.templates.get_mut(template) else {
+                let known: Vec<&str> = self.templates.keys().map(String::as_str).collect();
+                let problem =
+                    format!("function `{name}` has no template `{template}`; it has: {}", known.join(", "));
+                return Err(SpecError::whole(file, problem));
+            };
+            let from = folder.join(from);
+            *bytes = std::fs::read(&from)
+                .map_err(|e| SpecError::whole(file, format!("cannot read {}: {e}", from.display())))?;
+        }
+        Ok(self)
+    }
+}
+
+/// The file name of a template, if its path is right within [`TEMPLATES`].
+fn template_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix(TEMPLATES)?.strip_prefix('/')?;
+    let parsed = TreePath::parse(name).ok()?;
+    (parsed.file_name() == name && !name.is_empty()).then_some(name)
+}
+
+fn profile_error(file: &Path, error: &ProfileError) -> SpecError {
+    SpecError::whole(file, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
