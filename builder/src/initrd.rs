@@ -1,8 +1,11 @@
 //! The initial RAM disk: the agent as `/init`, the modules it loads, and what it trusts.
 
-use crate::cpio::CpioError;
-use crate::modules::ModulesError;
-use crate::tree::{Tree, TreeError};
+use crate::cpio::{self, CpioError};
+use crate::modules::{self, ModulesError};
+use crate::tree::{Entry, Tree, TreeError, TreePath};
+
+/// The folders that the agent mounts on.
+const MOUNT_POINTS: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/sysroot", "/tmp"];
 
 /// What goes into an initrd.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +23,7 @@ pub struct InitrdInputs<'a> {
     /// Seconds since 1970: the time of every file, and what the agent takes for the earliest
     /// possible "now".
     pub epoch: u32,
-    /// zstd level, 1 to 22.
+    /// zstd level, 1 to 19.
     pub level: i32,
 }
 
@@ -45,6 +48,34 @@ pub enum InitrdError {
 /// mounted by the kernel for an initrd); `/kiln/modules` lists absolute paths of plain ELF modules,
 /// one a line, in an order in which `finit_module` succeeds.
 pub fn build(inputs: &InitrdInputs<'_>) -> Result<Vec<u8>, InitrdError> {
-    let _ = inputs;
-    todo!("initrd")
+    let archive = cpio::write(&tree(inputs)?, inputs.epoch)?;
+    Ok(cpio::compress(&archive, inputs.level)?)
+}
+
+fn tree(inputs: &InitrdInputs<'_>) -> Result<Tree, InitrdError> {
+    let mut tree = Tree::new();
+    let mut put = |path: &str, entry| tree.insert(known_path(path), entry);
+    put("/init", Entry::program(inputs.agent))?;
+    for folder in MOUNT_POINTS {
+        put(folder, Entry::dir())?;
+    }
+    put("/kiln/trust/root.json", Entry::file(inputs.root_json))?;
+    put("/kiln/trust/director.json", Entry::file(inputs.director_json))?;
+    put("/kiln/build.json", Entry::file(format!("{{\"epoch\":{}}}\n", inputs.epoch).into_bytes()))?;
+
+    let mut list = String::new();
+    for file in modules::load_order(inputs.kernel_tree, inputs.modules)? {
+        if let Some(entry) = inputs.kernel_tree.get(&file) {
+            list.push_str(file.as_str());
+            list.push('\n');
+            tree.insert(file, Entry { mode: 0o644, uid: 0, gid: 0, ..entry.clone() })?;
+        }
+    }
+    tree.insert(known_path("/kiln/modules"), Entry::file(list.into_bytes()))?;
+    Ok(tree)
+}
+
+#[expect(clippy::expect_used, reason = "the texts are this file's own")]
+fn known_path(text: &str) -> TreePath {
+    TreePath::parse(text).expect("a literal path")
 }

@@ -1,7 +1,12 @@
 //! Kernel modules: which files a list of module names needs, and in which order they load.
 //!
 //! The closure is computed from the modules' own `.modinfo` sections, so nothing depends on `depmod`
-//! having run. Names are the kernel's: `-` and `_` are the same letter.
+//! having run. As the kernel does, `-` and `_` are taken for the same letter in names. `softdep=pre:`
+//! is obeyed where it can be: a soft dependency that is missing, or that would close a circle, is left
+//! out, as modprobe does.
+
+mod index;
+mod order;
 
 use crate::tree::{Tree, TreePath};
 
@@ -12,25 +17,25 @@ pub type ModulePath = TreePath;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModulesError {
     /// The tree has no folder of modules, or several.
-    #[error("expected one kernel in /lib/modules or /usr/lib/modules, found {found}: {releases:?}")]
+    #[error("expected one kernel in /lib/modules or /usr/lib/modules, found {}: {releases:?}", releases.len())]
     Kernels {
-        /// How many.
-        found: usize,
-        /// Which.
+        /// The kernels there are.
         releases: Vec<String>,
     },
     /// No module and no built-in has this name.
-    #[error("kernel {release} has no module `{name}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    #[error("kernel {release} has no module `{name}`{}{}", needed_by(needed_by_module), suggestion(nearest))]
     Unknown {
-        /// The name asked for, or that a module depends on.
+        /// The name.
         name: String,
+        /// The module that depends on it; none when it was asked for.
+        needed_by_module: Option<String>,
         /// The kernel.
         release: String,
         /// The most similar name there is.
         nearest: Option<String>,
     },
     /// The file is compressed; the kernel of a box would have to be able to unpack it.
-    #[error("`{path}` is compressed; kernels with compressed modules are not supported yet")]
+    #[error("`{path}` is compressed; kernel packages with compressed modules are not supported")]
     Compressed {
         /// The file.
         path: ModulePath,
@@ -51,15 +56,22 @@ pub enum ModulesError {
     },
 }
 
+fn needed_by(module: &Option<String>) -> String {
+    module.as_ref().map(|name| format!(", which `{name}` depends on")).unwrap_or_default()
+}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
 /// The release of the one kernel whose modules are in `tree`: `6.1.0-42-cloud-amd64`.
 pub fn kernel_release(tree: &Tree) -> Result<String, ModulesError> {
-    let _ = tree;
-    todo!("kernel release")
+    Ok(index::Kernel::find(tree)?.release)
 }
 
 /// The files of the `wanted` modules and of everything they depend on, each after what it needs.
 /// Modules that are built into the kernel count as loaded.
 pub fn load_order(tree: &Tree, wanted: &[String]) -> Result<Vec<ModulePath>, ModulesError> {
-    let _ = (tree, wanted);
-    todo!("load order")
+    let index = index::Index::new(tree)?;
+    order::load_order(&index, wanted)
 }

@@ -5,9 +5,33 @@
 //! table and no directory indexes. The layout is that of the Linux kernel's
 //! `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`.
 
+mod data;
+mod inodes;
+mod metadata;
+
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
+use self::data::Data;
+use self::inodes::{Bytes, Inodes};
+use self::metadata::lookup_table;
 use crate::tree::{Tree, TreePath};
+
+/// `hsqs`.
+const MAGIC: u32 = 0x7371_7368;
+const VERSION: (u16, u16) = (4, 0);
+/// The compressor's number.
+const ZSTD: u16 = 6;
+/// Duplicates were removed (0x40), no extended attributes (0x200), compressor options follow the
+/// superblock (0x400).
+const FLAGS: u16 = 0x640;
+const SUPERBLOCK_SIZE: usize = 96;
+/// The options are one number: the level.
+const COMPRESSOR_OPTIONS_SIZE: u16 = 4;
+/// In a metadata block's header: what follows is not compressed.
+const STORED: u16 = 1 << 15;
+/// The offset of a table that is not there.
+const NO_TABLE: u64 = u64::MAX;
 
 /// How to write a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +87,14 @@ pub enum SquashfsError {
         /// What ran out.
         what: &'static str,
     },
+    /// The kernel could not follow this link.
+    #[error("the symbolic link `{path}` is {length} bytes long; 1 to 4095 without a NUL are possible")]
+    BadLink {
+        /// The link.
+        path: TreePath,
+        /// Bytes in its target.
+        length: usize,
+    },
     /// The compressor refused its options or ran out of memory.
     #[error("cannot compress with zstd level {level}: {source}")]
     Compress {
@@ -75,6 +107,48 @@ pub enum SquashfsError {
 
 /// Writes `tree` as a squashfs, padded with zeroes to a multiple of 4096 bytes.
 pub fn write(tree: &Tree, options: &Options) -> Result<Vec<u8>, SquashfsError> {
-    let _ = (tree, options);
-    todo!("squashfs writer")
+    let mut out = vec![0; SUPERBLOCK_SIZE];
+    out.extend_from_slice(&(COMPRESSOR_OPTIONS_SIZE | STORED).to_le_bytes());
+    out.extend_from_slice(&options.level.to_le_bytes());
+    let data = Data::write(tree, options, &mut out)?;
+
+    let owners: BTreeSet<u32> = tree.iter().flat_map(|(_, entry)| [entry.uid, entry.gid]).collect();
+    let owner_count = u16::try_from(owners.len()).map_err(|_| SquashfsError::TooManyOwners)?;
+    let Inodes { inodes, directories, root } = inodes::write(tree, &data, &owners, options)?;
+    let inode_table = append(&inodes, &mut out);
+    let directory_table = append(&directories, &mut out);
+
+    let mut fragments = Bytes(Vec::new());
+    for fragment in &data.fragments {
+        fragments.u64(fragment.start).u32(fragment.size).u32(0);
+    }
+    let fragment_table = lookup_table(&fragments.0, options.level, &mut out)?;
+    let ids: Vec<u8> = owners.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let id_table = lookup_table(&ids, options.level, &mut out)?;
+
+    let mut superblock = Bytes(Vec::with_capacity(SUPERBLOCK_SIZE));
+    superblock.u32(MAGIC).u32(tree.iter().count() as u32).u32(options.epoch);
+    superblock.u32(options.block.bytes() as u32).u32(data.fragments.len() as u32);
+    superblock.u16(ZSTD).u16(options.block.bytes().ilog2() as u16).u16(FLAGS).u16(owner_count);
+    superblock.u16(VERSION.0).u16(VERSION.1).u64(root.packed()).u64(out.len() as u64);
+    superblock.u64(id_table).u64(NO_TABLE).u64(inode_table).u64(directory_table);
+    superblock.u64(fragment_table).u64(NO_TABLE);
+    out[..SUPERBLOCK_SIZE].copy_from_slice(&superblock.0);
+
+    out.resize(out.len().next_multiple_of(4096), 0);
+    Ok(out)
 }
+
+fn append(table: &[u8], out: &mut Vec<u8>) -> u64 {
+    let start = out.len() as u64;
+    out.extend_from_slice(table);
+    start
+}
+
+/// A fresh compressor each time: what it saw before can never show in what it writes.
+fn compress(bytes: &[u8], level: i32) -> Result<Vec<u8>, SquashfsError> {
+    zstd::bulk::compress(bytes, level).map_err(|source| SquashfsError::Compress { level, source })
+}
+
+#[cfg(test)]
+mod tests;
