@@ -1,71 +1,188 @@
-//! The engine that both embedded backends share.
+//! The engine that both embedded backends share: one writer thread, readers that never wait for it.
+//!
+//! Requests that change something go to the writer, which decides as many as are waiting, appends them
+//! to the journal, syncs it once (group commit), then shows the changes to readers and answers. So
+//! nobody ever sees a change that a power cut could take back. When the journal fails, nothing more is
+//! written until the store is opened anew: after a failed sync nobody knows what is on the disk.
+
+mod ring;
+mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
 use crate::clock::Clock;
+use crate::engine::ring::{Follower, Published};
+use crate::engine::writer::Writer;
 use crate::error::StoreError;
+use crate::export;
+use crate::journal::sled::SledJournal;
+use crate::journal::{Forgetful, Journal};
 use crate::key::{Key, KeyRange};
+use crate::state::State;
 use crate::types::{Entry, LeaseId, Outcome, Query, Revision, Snapshot, Txn};
 use crate::watch::Watch;
 use crate::{Answer, Store};
 
+/// Requests that may wait for the writer; who comes later waits outside.
+const WAITING: usize = 4096;
+
 /// A store in a folder, on sled. One process at a time may have it open.
-pub struct SledStore(());
+pub struct SledStore(Engine);
 
 /// A store that forgets everything when it is dropped.
-pub struct MemoryStore(());
+pub struct MemoryStore(Engine);
 
 impl SledStore {
-    /// Opens the store in the folder `path`, which is made when it is not there.
+    /// Opens the store in the folder `path`, which is made when it is not there. Blocks.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let _ = (path, clock);
-        todo!()
+        let (journal, state) = SledJournal::open(path)?;
+        Ok(Self(Engine::start(journal, state, clock)?))
     }
 
     /// Writes everything as of one revision as JSON lines, compressed with zstd. Blocks.
     pub fn export(&self, out: impl io::Write) -> Result<Revision, StoreError> {
-        let _ = out;
-        todo!()
+        let state = self.0.published.state();
+        export::write(&state, out).map_err(StoreError::io("export", "it cannot be written"))?;
+        Ok(state.revision)
     }
 }
 
 impl MemoryStore {
     /// An empty store.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let _ = clock;
-        todo!()
+    pub fn new(clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Ok(Self(Engine::start(Forgetful, State::default(), clock)?))
     }
 }
 
-macro_rules! stub {
+/// What the writer is asked.
+struct Request {
+    ask: Ask,
+    /// Its place among those that wait.
+    permit: OwnedSemaphorePermit,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Ask {
+    Txn(Txn, Reply<Outcome>),
+    Grant(Duration, Reply<LeaseId>),
+    KeepAlive(LeaseId, Reply<Duration>),
+    Revoke(LeaseId, Reply<()>),
+}
+
+struct Engine {
+    published: Arc<Published>,
+    waiting: Arc<Semaphore>,
+    /// None only while it is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    fn start(journal: impl Journal, state: State, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let published = Arc::new(Published::new(state.clone()));
+        let (requests, inbox) = mpsc::channel();
+        let writer = Writer::new(journal, state, clock, Arc::clone(&published));
+        let thread = std::thread::Builder::new()
+            .name("kiln-store".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .map_err(StoreError::io("store", "its writer thread cannot be started"))?;
+        let waiting = Arc::new(Semaphore::new(WAITING));
+        Ok(Self { published, waiting, requests: Some(requests), writer: Some(thread) })
+    }
+
+    /// Asks the writer. Once it is asked, dropping the future does not take the request back.
+    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.waiting).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request { ask: ask(reply), permit };
+        let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
+        requests.send(request).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for Engine {
+    /// Waits for what was asked to become durable, and gives the folder up.
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer has panicked; what it was writing is lost");
+        }
+    }
+}
+
+impl Store for Engine {
+    fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<Entry>> {
+        Box::pin(async move { Ok(self.published.read(|state| state.entries.get(key).cloned())) })
+    }
+
+    fn range(&self, query: Query) -> Answer<'_, Snapshot> {
+        Box::pin(async move { Ok(self.published.read(|state| state.query(&query))) })
+    }
+
+    fn txn(&self, txn: Txn) -> Answer<'_, Outcome> {
+        Box::pin(self.ask(|reply| Ask::Txn(txn, reply)))
+    }
+
+    fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId> {
+        Box::pin(self.ask(move |reply| Ask::Grant(time_to_live, reply)))
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Answer<'_, Duration> {
+        Box::pin(self.ask(move |reply| Ask::KeepAlive(lease, reply)))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Answer<'_, ()> {
+        Box::pin(self.ask(move |reply| Ask::Revoke(lease, reply)))
+    }
+
+    fn watch(&self, range: KeyRange, from: Revision) -> Answer<'_, Watch> {
+        Box::pin(async move { Ok(Watch::new(Follower::new(Arc::clone(&self.published), range, from)?)) })
+    }
+}
+
+macro_rules! is_engine {
     ($type:ty) => {
         impl Store for $type {
-            fn get<'a>(&'a self, _: &'a Key) -> Answer<'a, Option<Entry>> {
-                todo!()
+            fn get<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<Entry>> {
+                self.0.get(key)
             }
-            fn range(&self, _: Query) -> Answer<'_, Snapshot> {
-                todo!()
+
+            fn range(&self, query: Query) -> Answer<'_, Snapshot> {
+                self.0.range(query)
             }
-            fn txn(&self, _: Txn) -> Answer<'_, Outcome> {
-                todo!()
+
+            fn txn(&self, txn: Txn) -> Answer<'_, Outcome> {
+                self.0.txn(txn)
             }
-            fn grant(&self, _: Duration) -> Answer<'_, LeaseId> {
-                todo!()
+
+            fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId> {
+                self.0.grant(time_to_live)
             }
-            fn keep_alive(&self, _: LeaseId) -> Answer<'_, Duration> {
-                todo!()
+
+            fn keep_alive(&self, lease: LeaseId) -> Answer<'_, Duration> {
+                self.0.keep_alive(lease)
             }
-            fn revoke(&self, _: LeaseId) -> Answer<'_, ()> {
-                todo!()
+
+            fn revoke(&self, lease: LeaseId) -> Answer<'_, ()> {
+                self.0.revoke(lease)
             }
-            fn watch(&self, _: KeyRange, _: Revision) -> Answer<'_, Watch> {
-                todo!()
+
+            fn watch(&self, range: KeyRange, from: Revision) -> Answer<'_, Watch> {
+                self.0.watch(range, from)
             }
         }
     };
 }
-stub!(SledStore);
-stub!(MemoryStore);
+
+is_engine!(SledStore);
+is_engine!(MemoryStore);

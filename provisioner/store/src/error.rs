@@ -33,9 +33,9 @@ pub enum StoreError {
         /// The store's folder.
         path: PathBuf,
         /// The format on disk.
-        found: u32,
+        found: u64,
         /// The format that this program reads.
-        expected: u32,
+        expected: u64,
     },
     /// The system refused.
     #[error("the store in {path} cannot be used: {what}: {error}")]

@@ -1,0 +1,188 @@
+//! The writer: decides, makes durable, shows, answers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::engine::ring::Published;
+use crate::engine::{Ask, Reply, Request};
+use crate::error::StoreError;
+use crate::journal::Journal;
+use crate::state::{Delta, State};
+use crate::types::LeaseId;
+
+/// The most requests that one sync makes durable.
+const GROUP: usize = 512;
+/// How often the deadlines of leases are looked at while nobody asks anything.
+const TICK: Duration = Duration::from_millis(100);
+
+pub(crate) struct Writer<J> {
+    journal: J,
+    clock: Arc<dyn Clock>,
+    published: Arc<Published>,
+    /// What is decided, durable or not yet.
+    decided: State,
+    deadlines: Deadlines,
+    /// Decided and appended, and not durable yet.
+    group: Vec<Delta>,
+    /// What is said when the group is durable, or is not.
+    answers: Vec<Answer>,
+    /// Set for ever when the journal has failed.
+    failed: Option<StoreError>,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+impl<J: Journal> Writer<J> {
+    pub(crate) fn new(journal: J, state: State, clock: Arc<dyn Clock>, published: Arc<Published>) -> Self {
+        // Nobody could keep a lease alive while the store was away, so each one starts again.
+        let mut deadlines = Deadlines::default();
+        for (id, lease) in &state.leases {
+            deadlines.set(*id, clock.now().saturating_add(lease.time_to_live));
+        }
+        let (group, answers) = (Vec::new(), Vec::new());
+        Self { journal, clock, published, decided: state, deadlines, group, answers, failed: None }
+    }
+
+    /// Works until every sender is gone.
+    pub(crate) fn run(mut self, inbox: &Receiver<Request>) {
+        loop {
+            let first = if self.deadlines.is_empty() {
+                inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                inbox.recv_timeout(TICK)
+            };
+            self.end_leases();
+            match first {
+                Ok(request) => {
+                    for request in std::iter::once(request).chain(inbox.try_iter().take(GROUP - 1)) {
+                        self.decide(request);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.commit(),
+            }
+            self.commit();
+        }
+    }
+
+    fn decide(&mut self, request: Request) {
+        let Request { ask, permit } = request;
+        match ask {
+            Ask::Txn(txn, reply) => {
+                let decided = self.decided.decide(&txn);
+                self.stage(decided, reply);
+            }
+            Ask::Grant(time_to_live, reply) => {
+                let decided = self.decided.decide_grant(time_to_live);
+                self.stage(Ok(decided), reply);
+            }
+            Ask::KeepAlive(lease, reply) => {
+                let kept = self.decided.lease(lease).map(|lease| lease.time_to_live);
+                if let Ok(time_to_live) = kept {
+                    self.deadlines.set(lease, self.clock.now().saturating_add(time_to_live));
+                }
+                self.stage(kept.map(|time_to_live| (time_to_live, Delta::default())), reply);
+            }
+            Ask::Revoke(lease, reply) => {
+                let decided = self.decided.decide_end(lease);
+                self.stage(decided.map(|delta| ((), delta)), reply);
+            }
+        }
+        // The place in the queue is free when the request is decided.
+        drop(permit);
+    }
+
+    /// Every answer waits for the group, even one that changes nothing: it may have been decided on
+    /// something that is not durable yet.
+    fn stage<T: Send + 'static>(&mut self, decided: Result<(T, Delta), StoreError>, reply: Reply<T>) {
+        let result = decided.map(|(value, delta)| {
+            self.append(delta);
+            value
+        });
+        self.answers.push(Box::new(move |synced| {
+            // Who asked may have gone away; what was done stays done.
+            let _ = reply.send(synced.and(result));
+        }));
+    }
+
+    fn append(&mut self, delta: Delta) {
+        if delta.is_empty() || self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.journal.append(&delta) {
+            self.failed = Some(error);
+            return;
+        }
+        if let Some((lease, time_to_live)) = delta.granted {
+            self.deadlines.set(lease, self.clock.now().saturating_add(time_to_live));
+        }
+        if let Some(lease) = delta.ended {
+            self.deadlines.remove(lease);
+        }
+        self.decided.apply(&delta);
+        self.group.push(delta);
+    }
+
+    fn end_leases(&mut self) {
+        while self.failed.is_none()
+            && let Some(lease) = self.deadlines.due(self.clock.now())
+        {
+            match self.decided.decide_end(lease) {
+                Ok(delta) => self.append(delta),
+                Err(_) => self.deadlines.remove(lease),
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        if self.failed.is_none() && !self.group.is_empty() {
+            self.failed = self.journal.sync().err();
+        }
+        match &self.failed {
+            None => self.published.publish(std::mem::take(&mut self.group)),
+            Some(error) => {
+                if !self.group.is_empty() {
+                    tracing::error!(%error, "the store takes no more writes");
+                    self.group.clear();
+                }
+            }
+        }
+        let synced = self.failed.clone().map_or(Ok(()), Err);
+        for answer in self.answers.drain(..) {
+            answer(synced.clone());
+        }
+    }
+}
+
+/// When each lease ends.
+#[derive(Default)]
+struct Deadlines {
+    by_time: BTreeSet<(Duration, LeaseId)>,
+    of: HashMap<LeaseId, Duration>,
+}
+
+impl Deadlines {
+    fn set(&mut self, lease: LeaseId, at: Duration) {
+        self.remove(lease);
+        self.by_time.insert((at, lease));
+        self.of.insert(lease, at);
+    }
+
+    fn remove(&mut self, lease: LeaseId) {
+        if let Some(at) = self.of.remove(&lease) {
+            self.by_time.remove(&(at, lease));
+        }
+    }
+
+    /// A lease whose time is over at `now`.
+    fn due(&self, now: Duration) -> Option<LeaseId> {
+        self.by_time.first().filter(|(at, _)| *at <= now).map(|(_, lease)| *lease)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
+    }
+}

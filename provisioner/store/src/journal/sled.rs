@@ -1,0 +1,245 @@
+//! sled as the journal, wrapped so that what is acknowledged stays.
+//!
+//! What sled 0.34 alone would lose, and what is done about it:
+//!
+//! - `flush` ends with `sync_file_range`, which leaves the drive's cache and the file's size unsynced
+//!   (spacejam/sled#1452): [`Journal::sync`] adds `fdatasync` through a handle of our own.
+//! - `conf` and the folders are never synced: [`SledJournal::open`] does it before the first write.
+//! - A log message longer than a quarter of a segment goes to a file of its own that is never synced. A
+//!   leaf holds up to 17 keys, so [`SEGMENT`] leaves room for as many values of the largest size.
+//!
+//! sled's own lock gives an error that cannot be told from others, so a lock file of ours is taken first.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sled::{Batch, Tree};
+
+use crate::error::StoreError;
+use crate::export::sync_parent;
+use crate::journal::Journal;
+use crate::key::Key;
+use crate::state::{Delta, State};
+use crate::types::{Entry, Event, LeaseId, Revision};
+
+/// The format of what is stored; see the keys below.
+const FORMAT: u64 = 1;
+/// Bytes in a segment of sled's log; see above.
+const SEGMENT: usize = 8 << 20;
+/// sled is read once, when the store is opened, so it needs next to no cache.
+const CACHE: u64 = 16 << 20;
+
+const META_FORMAT: &[u8] = b"m/format";
+const META_REVISION: &[u8] = b"m/revision";
+const META_LAST_LEASE: &[u8] = b"m/last-lease";
+/// `l/<id, 8 bytes>` → time to live in ms.
+const LEASES: &[u8] = b"l/";
+/// `e/<key>` → [`encode`].
+const ENTRIES: &[u8] = b"e/";
+
+/// An open sled store. The order of fields is the order in which they are dropped: the lock last.
+pub(crate) struct SledJournal {
+    path: PathBuf,
+    tree: Tree,
+    /// sled stops its threads and gives the file up when this is dropped.
+    _db: sled::Db,
+    log: File,
+    _lock: File,
+}
+
+impl SledJournal {
+    /// Opens the store in `path` and reads everything. Makes it when it is not there.
+    pub(crate) fn open(path: &Path) -> Result<(Self, State), StoreError> {
+        fs::create_dir_all(path).map_err(StoreError::io(path, "the folder cannot be made"))?;
+        let lock = lock(path)?;
+        let fresh = !path.join("db").exists();
+        let db = sled::Config::new()
+            .path(path)
+            .segment_size(SEGMENT)
+            .cache_capacity(CACHE)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| sled_error(path, &error))?;
+        let tree = db.open_tree(b"kiln").map_err(|error| sled_error(path, &error))?;
+        let log = File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
+        let mut journal = Self { path: path.to_owned(), tree, _db: db, log, _lock: lock };
+        if fresh {
+            journal.create()?;
+        }
+        let state = journal.read()?;
+        Ok((journal, state))
+    }
+
+    /// Writes everything of `state` into a store that is empty.
+    pub(crate) fn fill(&mut self, state: &State) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.insert(META_REVISION, &state.revision.0.to_be_bytes());
+        batch.insert(META_LAST_LEASE, &state.last_lease.to_be_bytes());
+        for (id, lease) in &state.leases {
+            batch.insert(lease_key(*id), &millis(lease.time_to_live));
+        }
+        self.apply(batch)?;
+        for entry in state.entries.values() {
+            self.tree.insert(entry_key(&entry.key), encode(entry)).map_err(|e| self.failed(&e))?;
+        }
+        self.sync()
+    }
+
+    /// Makes a new store durable before anything is promised: format number, `conf`, folders.
+    fn create(&mut self) -> Result<(), StoreError> {
+        self.tree.insert(META_FORMAT, &FORMAT.to_be_bytes()).map_err(|e| self.failed(&e))?;
+        self.sync()?;
+        for path in [self.path.join("conf"), self.path.join("db"), self.path.clone()] {
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(StoreError::io(&path, "it cannot be made durable"))?;
+        }
+        sync_parent(&self.path).map_err(StoreError::io(&self.path, "its folder cannot be made durable"))
+    }
+
+    fn read(&self) -> Result<State, StoreError> {
+        self.check_format()?;
+        let mut state = State {
+            revision: Revision(self.number(META_REVISION)?.unwrap_or(0)),
+            last_lease: self.number(META_LAST_LEASE)?.unwrap_or(0),
+            ..State::default()
+        };
+        for item in self.tree.scan_prefix(LEASES) {
+            let (key, value) = item.map_err(|e| sled_error(&self.path, &e))?;
+            let id = number_of(&key[LEASES.len()..]).ok_or_else(|| self.corrupt("a lease has a bad number"))?;
+            let ms = number_of(&value).ok_or_else(|| self.corrupt("a lease has a bad time to live"))?;
+            state.add_lease(LeaseId(id), Duration::from_millis(ms));
+        }
+        for item in self.tree.scan_prefix(ENTRIES) {
+            let (key, value) = item.map_err(|e| sled_error(&self.path, &e))?;
+            let entry = decode(&key[ENTRIES.len()..], &value)
+                .filter(|entry| entry.modified <= state.revision)
+                .ok_or_else(|| self.corrupt("an entry cannot be read"))?;
+            state.insert(entry);
+        }
+        Ok(state)
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        match self.number(META_FORMAT)? {
+            Some(FORMAT) => Ok(()),
+            Some(found) => Err(StoreError::Format { path: self.path.clone(), found, expected: FORMAT }),
+            None => Err(self.corrupt("the format number is missing")),
+        }
+    }
+
+    fn number(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let Some(value) = self.tree.get(key).map_err(|e| sled_error(&self.path, &e))? else {
+            return Ok(None);
+        };
+        number_of(&value).map(Some).ok_or_else(|| self.corrupt("a number has not eight bytes"))
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.tree.apply_batch(batch).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &impl std::fmt::Display) -> StoreError {
+        StoreError::Failed { why: format!("{}: {error}", self.path.display()) }
+    }
+
+    fn corrupt(&self, found: &str) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), found: found.to_owned() }
+    }
+}
+
+impl Journal for SledJournal {
+    fn append(&mut self, delta: &Delta) -> Result<(), StoreError> {
+        // One batch is one atomic record of sled's log: all of it is recovered, or nothing.
+        let mut batch = Batch::default();
+        if let Some((id, time_to_live)) = delta.granted {
+            batch.insert(META_LAST_LEASE, &id.0.to_be_bytes());
+            batch.insert(lease_key(id), &millis(time_to_live));
+        }
+        if let Some(change) = &delta.change {
+            batch.insert(META_REVISION, &change.revision.0.to_be_bytes());
+            for event in &change.events {
+                match event {
+                    Event::Put(entry) => batch.insert(entry_key(&entry.key), encode(entry)),
+                    Event::Delete(key) => batch.remove(entry_key(key)),
+                }
+            }
+        }
+        if let Some(id) = delta.ended {
+            batch.remove(lease_key(id));
+        }
+        self.apply(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.tree.flush().map_err(|error| self.failed(&error))?;
+        self.log.sync_data().map_err(|error| self.failed(&error))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = path.join("lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&file)
+        .map_err(StoreError::io(&file, "it cannot be opened"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StoreError::io(&file, "it cannot be locked")(error)),
+    }
+}
+
+/// An error of opening or reading. sled cannot mend a damaged store, so anything that is not the
+/// system's refusal means that.
+fn sled_error(path: &Path, error: &sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(io) if io.raw_os_error().is_some() => {
+            StoreError::io(path, "it cannot be read")(std::io::Error::new(io.kind(), io.to_string()))
+        }
+        other => StoreError::Corrupt { path: path.to_owned(), found: other.to_string() },
+    }
+}
+
+fn entry_key(key: &Key) -> Vec<u8> {
+    [ENTRIES, key.as_str().as_bytes()].concat()
+}
+
+fn lease_key(id: LeaseId) -> Vec<u8> {
+    [LEASES, &id.0.to_be_bytes()].concat()
+}
+
+fn millis(duration: Duration) -> [u8; 8] {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+fn number_of(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// created, modified, version, lease (0 for none), eight bytes each, big endian; then the value.
+fn encode(entry: &Entry) -> Vec<u8> {
+    let lease = entry.lease.map_or(0, |lease| lease.0);
+    let mut bytes = Vec::with_capacity(32 + entry.value.len());
+    for number in [entry.created.0, entry.modified.0, entry.version, lease] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(&entry.value);
+    bytes
+}
+
+fn decode(key: &[u8], bytes: &[u8]) -> Option<Entry> {
+    let number = |i: usize| number_of(bytes.get(i * 8..i * 8 + 8)?);
+    Some(Entry {
+        key: Key::new(std::str::from_utf8(key).ok()?).ok()?,
+        created: Revision(number(0)?),
+        modified: Revision(number(1)?),
+        version: number(2)?,
+        lease: Some(number(3)?).filter(|id| *id != 0).map(LeaseId),
+        value: Bytes::copy_from_slice(bytes.get(32..)?),
+    })
+}
