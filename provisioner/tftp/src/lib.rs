@@ -12,12 +12,15 @@
 //!                                              ▲ Source: name → Content        └▶ Event
 //! ```
 
+mod event;
 pub mod negotiate;
 pub mod packet;
 mod server;
+mod session;
 mod source;
 mod sys;
 pub mod transfer;
 
-pub use server::{Event, Outcome, Server, ServerConfig};
+pub use event::{Event, Outcome};
+pub use server::{Server, ServerConfig};
 pub use source::{Content, ReadRequest, Source};

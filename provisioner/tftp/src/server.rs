@@ -1,13 +1,21 @@
-//! The driver: sockets, timers and limits around [`crate::transfer::Transfer`].
+//! The driver's listening half: requests, limits, and which transfer belongs to which client.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::source::Source;
+use crate::event::{Event, Outcome};
+use crate::negotiate::negotiate;
+use crate::packet::{self, ErrorCode, RequestError, Rrq};
+use crate::session::{Session, Sessions};
+use crate::source::{ReadRequest, Source};
+use crate::sys;
+use crate::transfer::Transfer;
 
 /// Limits. The defaults serve a rack of machines at once from a small server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,70 +47,15 @@ impl Default for ServerConfig {
     }
 }
 
-/// What happens to transfers. Each `Started` is followed by one `Ended`; refusals are `Ended` alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A transfer began.
-    Started {
-        /// Who asked.
-        client: SocketAddrV4,
-        /// For what.
-        name: String,
-        /// How many bytes it has.
-        length: u64,
-    },
-    /// A transfer ended.
-    Ended {
-        /// Who asked.
-        client: SocketAddrV4,
-        /// For what.
-        name: String,
-        /// How many bytes the client acknowledged.
-        bytes: u64,
-        /// How long it took.
-        duration: Duration,
-        /// How it ended.
-        outcome: Outcome,
-    },
-}
-
-/// How a transfer ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The client acknowledged the last block.
-    Done,
-    /// The client only asked for the size, as UEFI firmware does before its real request.
-    Probed,
-    /// There is no such file.
-    NotFound,
-    /// The client ended it with an error of its own.
-    ClientError {
-        /// Its code (RFC 1350, appendix).
-        code: u16,
-        /// Its text, printable ASCII.
-        message: String,
-    },
-    /// The client fell silent.
-    TimedOut,
-    /// The client began anew from the same port.
-    Replaced,
-    /// Too many transfers at once.
-    Refused,
-    /// The content could not be read.
-    Unreadable {
-        /// The system's reason.
-        message: String,
-    },
-    /// The server was shut down.
-    Stopped,
-}
-
 /// A bound server.
 pub struct Server {
     socket: tokio::net::UdpSocket,
+    /// The address it is bound to; unspecified when it answers on all of them.
+    bound: Ipv4Addr,
     config: ServerConfig,
     source: Arc<dyn Source>,
     events: UnboundedSender<Event>,
+    sessions: Sessions,
 }
 
 impl Server {
@@ -119,7 +72,9 @@ impl Server {
     ) -> io::Result<Self> {
         let socket = std::net::UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: tokio::net::UdpSocket::from_std(socket)?, config, source, events })
+        sys::want_destination(socket.as_fd())?;
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        Ok(Self { socket, bound: *address.ip(), config, source, events, sessions: Sessions::default() })
     }
 
     /// Where it listens.
@@ -132,8 +87,71 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready; transfers under way end with it.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let _ = (&self.config, &self.source, &self.events);
-        shutdown.await;
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut buffer = [0; packet::LONGEST_REQUEST + 1];
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = self.sessions.tasks.join_next_with_id() => self.sessions.forget(ended),
+                received = receive(&self.socket, &mut buffer) => match received {
+                    Ok((length, client, local)) => self.on_request(&buffer[..length], client, local),
+                    // Such as an ICMP error of an earlier reply: of no consequence for the next packet.
+                    Err(error) => tracing::debug!(%error, "tftp: receive"),
+                },
+            }
+        }
+        self.sessions.stop().await;
+    }
+
+    fn on_request(&mut self, bytes: &[u8], client: SocketAddrV4, local: Ipv4Addr) {
+        let local = if self.bound.is_unspecified() { local } else { self.bound };
+        let request = match Rrq::parse(bytes) {
+            Ok(request) => request,
+            Err(RequestError::Ignored) => return,
+            Err(error) => return refuse(local, client, error.code(), &error.to_string()),
+        };
+        if self.sessions.is_duplicate(client, &request, self.config.timeout) {
+            return;
+        }
+        self.sessions.replace(client);
+        let refused = |outcome, code, text: &str| {
+            refuse(local, client, code, text);
+            let name = request.name.clone();
+            let _ =
+                self.events.send(Event::Ended { client, name, bytes: 0, duration: Duration::ZERO, outcome });
+        };
+        if !self.sessions.has_room_for(client, &self.config) {
+            return refused(Outcome::Refused, ErrorCode::Other, "too many transfers, try again");
+        }
+        let asked = ReadRequest { name: request.name.clone(), client, local };
+        let Some(content) = self.source.open(&asked) else {
+            return refused(Outcome::NotFound, ErrorCode::NotFound, "file not found");
+        };
+        let memory = self.config.memory.saturating_sub(self.sessions.memory);
+        let agreed = negotiate(&request, content.length(), self.config.mtu, memory / 2);
+        let cost = Session::memory(&agreed, &content);
+        if cost > memory {
+            return refused(Outcome::Refused, ErrorCode::Other, "out of memory, try again");
+        }
+        let transfer = Transfer::new(content.length(), &agreed, self.config.timeout, self.config.retries);
+        let session = Session::new(asked, content, transfer, agreed, self.events.clone());
+        self.sessions.start(client, request, session, cost);
+    }
+}
+
+async fn receive(
+    socket: &tokio::net::UdpSocket,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
+    socket.async_io(Interest::READABLE, || sys::receive(socket.as_fd(), buffer)).await
+}
+
+/// Answers with an ERROR from the address that was asked. Best effort: the client asks again.
+fn refuse(local: Ipv4Addr, client: SocketAddrV4, code: ErrorCode, text: &str) {
+    let sent = std::net::UdpSocket::bind(SocketAddrV4::new(local, 0))
+        .and_then(|socket| socket.send_to(&packet::error(code, text), client));
+    if let Err(error) = sent {
+        tracing::debug!(%client, %error, "tftp: refusal not sent");
     }
 }
