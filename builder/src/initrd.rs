@@ -79,3 +79,6 @@ fn tree(inputs: &InitrdInputs<'_>) -> Result<Tree, InitrdError> {
 fn known_path(text: &str) -> TreePath {
     TreePath::parse(text).expect("a literal path")
 }
+
+#[cfg(test)]
+mod tests;

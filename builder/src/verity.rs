@@ -82,7 +82,7 @@ mod tests {
     const BLOCKS: [usize; 7] = [1, 2, 127, 128, 129, 300, 128 * 128 + 1];
 
     fn content(blocks: usize) -> Vec<u8> {
-        (0..blocks * BLOCK).map(|at| (at / 7 ^ at >> 12) as u8).collect()
+        (0..blocks * BLOCK).map(|at| ((at / 7) ^ (at >> 12)) as u8).collect()
     }
 
     fn veritysetup(arguments: &[String]) -> (bool, String) {

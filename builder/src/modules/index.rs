@@ -105,7 +105,7 @@ impl<'a> Index<'a> {
         let likeness = |other: &String| strsim::jaro_winkler(name, other);
         let best = self.modules.keys().chain(&self.builtin).map(|other| (likeness(other), other));
         let best = best.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (best.0 > 0.8).then(|| best.1.clone())
+        (best.0 > 0.85).then(|| best.1.clone())
     }
 }
 
