@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::key::{Key, KeyRange};
 use crate::types::{
-    Change, Compare, Entry, Event, LeaseId, MAX_OPS, MAX_VALUE, Op, Order, Outcome, Query, Revision, Snapshot,
-    Test, Txn,
+    Change, Compare, Entry, Event, LeaseId, MAX_OPS, MAX_VALUE, Op, Order, Outcome, Query, Revision,
+    Snapshot, Test, Txn,
 };
 
 /// Everything a store holds. Values are shared, so a copy costs only the tree.
@@ -57,7 +57,7 @@ impl State {
 
     /// What `txn` would do and change.
     pub(crate) fn decide(&self, txn: &Txn) -> Result<(Outcome, Delta), StoreError> {
-        refuse_too_large(txn)?;
+        refuse_ill_formed(txn)?;
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
         let events = self.events(if succeeded { &txn.then } else { &txn.otherwise })?;
         let delta = Delta { change: self.change(events), ..Delta::default() };
@@ -134,31 +134,18 @@ impl State {
         (!events.is_empty()).then(|| Change { revision: self.revision.next(), events })
     }
 
-    /// What `ops` do, in order of key.
+    /// What `ops`, which are well formed, do, in order of key.
     fn events(&self, ops: &[Op]) -> Result<Vec<Event>, StoreError> {
         let mut events = BTreeMap::new();
-        let mut deleted: Vec<&KeyRange> = Vec::new();
         for op in ops {
             match op {
                 Op::Put { key, value, lease } => {
                     lease.map(|id| self.lease(id)).transpose()?;
-                    let event = Event::Put(self.written(key, value.clone(), *lease));
-                    if events.insert(key.clone(), event).is_some() {
-                        return Err(StoreError::DuplicateKey { key: key.clone() });
-                    }
+                    events.insert(key.clone(), Event::Put(self.written(key, value.clone(), *lease)));
                 }
-                Op::Delete { range } => deleted.push(range),
-            }
-        }
-        // A put within a deleted range is refused even when the range holds nothing: whether a
-        // transaction is well formed must not depend on what is stored.
-        if let Some(key) = events.keys().find(|key| deleted.iter().any(|range| range.contains(key))) {
-            return Err(StoreError::DuplicateKey { key: key.clone() });
-        }
-        for range in deleted {
-            for key in self.entries.range::<str, _>(range.bounds()).map(|(key, _)| key) {
-                if events.insert(key.clone(), Event::Delete(key.clone())).is_some() {
-                    return Err(StoreError::DuplicateKey { key: key.clone() });
+                Op::Delete { range } => {
+                    let keys = self.entries.range::<str, _>(range.bounds()).map(|(key, _)| key);
+                    events.extend(keys.map(|key| (key.clone(), Event::Delete(key.clone()))));
                 }
             }
         }
@@ -192,11 +179,14 @@ fn take<'a>(mut found: impl Iterator<Item = &'a Entry>, limit: usize) -> (Vec<En
     (entries, found.next().is_some())
 }
 
-fn refuse_too_large(txn: &Txn) -> Result<(), StoreError> {
+/// Whether a transaction is well formed never depends on what is stored, nor on the branch taken.
+fn refuse_ill_formed(txn: &Txn) -> Result<(), StoreError> {
     let found = txn.compare.len() + txn.then.len() + txn.otherwise.len();
     if found > MAX_OPS {
         return Err(StoreError::TxnTooLarge { found });
     }
+    refuse_twice(&txn.then)?;
+    refuse_twice(&txn.otherwise)?;
     for op in txn.then.iter().chain(&txn.otherwise) {
         if let Op::Put { key, value, .. } = op
             && value.len() > MAX_VALUE
@@ -205,4 +195,21 @@ fn refuse_too_large(txn: &Txn) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Refuses a branch that puts a key twice, or puts one that it deletes. Deleting twice is harmless.
+fn refuse_twice(ops: &[Op]) -> Result<(), StoreError> {
+    let mut put = BTreeSet::new();
+    for op in ops {
+        if let Op::Put { key, .. } = op
+            && !put.insert(key)
+        {
+            return Err(StoreError::DuplicateKey { key: key.clone() });
+        }
+    }
+    let deleted = |key: &Key| ops.iter().any(|op| matches!(op, Op::Delete { range } if range.contains(key)));
+    match put.into_iter().find(|key| deleted(key)) {
+        Some(key) => Err(StoreError::DuplicateKey { key: key.clone() }),
+        None => Ok(()),
+    }
 }

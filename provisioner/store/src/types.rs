@@ -116,7 +116,7 @@ pub struct Snapshot {
 
 /// A transaction: when every comparison holds, `then` is done, else `otherwise`.
 ///
-/// No two operations of a branch may touch the same key: their order would matter.
+/// A branch may not put a key that it puts or deletes as well: their order would matter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Txn {
     /// What must hold.

@@ -1,5 +1,6 @@
 //! The conformance suite on both embedded backends.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
 use std::sync::Arc;
 
 use kiln_store::conformance::Backend;

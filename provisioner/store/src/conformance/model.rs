@@ -24,6 +24,9 @@ impl Model {
 
     /// None when the transaction is ill formed.
     fn run(&mut self, txn: &Plan) -> Option<bool> {
+        if [&txn.then, &txn.otherwise].into_iter().any(|branch| ill_formed(branch)) {
+            return None;
+        }
         let holds = |(name, test): &(String, Guess)| match test {
             Guess::Absent => self.row(name).is_none(),
             Guess::Exists => self.row(name).is_some(),
@@ -32,11 +35,6 @@ impl Model {
         };
         let succeeded = txn.compare.iter().all(holds);
         let branch = if succeeded { &txn.then } else { &txn.otherwise };
-        let mut names: Vec<&String> = branch.iter().map(|(name, _)| name).collect();
-        names.sort();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return None;
-        }
         let next = self.revision.next();
         let mut changed = false;
         for (name, put) in branch {
@@ -53,6 +51,12 @@ impl Model {
         }
         Some(succeeded)
     }
+}
+
+/// Whether a key that is put is named twice.
+fn ill_formed(branch: &[(String, Option<u8>)]) -> bool {
+    let named = |name: &str| branch.iter().filter(|(other, _)| other == name).count();
+    branch.iter().any(|(name, put)| put.is_some() && named(name) > 1)
 }
 
 #[derive(Debug, Clone)]
@@ -83,7 +87,8 @@ impl Plan {
             Guess::Version(n) => Test::Version(*n),
             Guess::Value(v) => Test::Value(vec![*v].into()),
         };
-        let mut txn = self.compare.iter().fold(Txn::new(), |txn, (name, guess)| txn.when(key(name), test(guess)));
+        let mut txn =
+            self.compare.iter().fold(Txn::new(), |txn, (name, guess)| txn.when(key(name), test(guess)));
         txn.then = self.then.iter().map(op).collect();
         txn.otherwise = self.otherwise.iter().map(op).collect();
         txn

@@ -91,7 +91,11 @@ pub async fn a_snapshot_and_a_watch_miss_nothing(backend: Backend) {
     let write = async {
         for n in 0..200 {
             let name = format!("k{}", n % 7);
-            let txn = if n % 5 == 4 { Txn::new().delete(&key(&name)) } else { Txn::new().put(key(&name), n.to_string()) };
+            let txn = if n % 5 == 4 {
+                Txn::new().delete(&key(&name))
+            } else {
+                Txn::new().put(key(&name), n.to_string())
+            };
             backend.store.txn(txn).await.unwrap();
         }
         backend.put("last", "").await;

@@ -80,7 +80,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    pub(crate) fn new(published: Arc<Published>, range: KeyRange, from: Revision) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        published: Arc<Published>,
+        range: KeyRange,
+        from: Revision,
+    ) -> Result<Self, StoreError> {
         // Revision 0 is the empty store: nothing happened in it.
         let from = from.max(Revision(1));
         let newest = published.newest.subscribe();

@@ -63,7 +63,8 @@ impl SledJournal {
             .open()
             .map_err(|error| sled_error(path, &error))?;
         let tree = db.open_tree(b"kiln").map_err(|error| sled_error(path, &error))?;
-        let log = File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
+        let log =
+            File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
         let mut journal = Self { path: path.to_owned(), tree, _db: db, log, _lock: lock };
         if fresh {
             journal.create()?;
@@ -108,7 +109,8 @@ impl SledJournal {
         };
         for item in self.tree.scan_prefix(LEASES) {
             let (key, value) = item.map_err(|e| sled_error(&self.path, &e))?;
-            let id = number_of(&key[LEASES.len()..]).ok_or_else(|| self.corrupt("a lease has a bad number"))?;
+            let id =
+                number_of(&key[LEASES.len()..]).ok_or_else(|| self.corrupt("a lease has a bad number"))?;
             let ms = number_of(&value).ok_or_else(|| self.corrupt("a lease has a bad time to live"))?;
             state.add_lease(LeaseId(id), Duration::from_millis(ms));
         }
