@@ -162,3 +162,79 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::Object(members))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn canonical(value: &Value) -> String {
+        String::from_utf8(to_bytes(value).expect("it has a canonical form")).expect("text")
+    }
+
+    #[test]
+    fn keys_are_in_order_of_code_points_and_nothing_is_added() {
+        let value = json!({"b": [1, -2, true, null], "a": {"ü": 0, "z": {}}, "B": "x"});
+        assert_eq!(canonical(&value), r#"{"B":"x","a":{"z":{},"ü":0},"b":[1,-2,true,null]}"#);
+    }
+
+    #[test]
+    fn only_quote_and_backslash_are_escaped() {
+        assert_eq!(canonical(&json!("a\"b\\c\nd\u{7f}/é")), "\"a\\\"b\\\\c\nd\u{7f}/é\"");
+    }
+
+    #[test]
+    fn numbers_that_two_writers_could_spell_differently_are_refused_with_their_place() {
+        for text in ["1.5", "1e3", "-0", "1.0", "18446744073709551616"] {
+            let value = parse(format!(r#"{{"vars": {{"weight": [0, {text}]}}}}"#).as_bytes()).expect("JSON");
+            let error = to_bytes(&value).expect_err(text);
+            assert_eq!(error.path, "vars.weight.1", "{text}");
+        }
+        assert_eq!(canonical(&json!([u64::MAX, i64::MIN])), "[18446744073709551615,-9223372036854775808]");
+    }
+
+    #[test]
+    fn an_object_that_says_a_thing_twice_is_refused_at_any_depth() {
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"x":{"a":1,"\u0061":2}}]"#] {
+            let error = parse(text.as_bytes()).expect_err(text);
+            assert!(error.to_string().contains("the key `a` is there twice"), "{error}");
+        }
+        assert!(parse(b"{} {}").is_err(), "one document, and nothing after it");
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// The form does not depend on how the document was laid out, and tells every two values apart.
+        #[test]
+        fn one_value_has_one_form(a in any_value(), b in any_value()) {
+            let pretty = serde_json::to_vec_pretty(&a).expect("JSON");
+            let again = parse(&pretty).expect("JSON");
+            prop_assert_eq!(&again, &a);
+            prop_assert_eq!(to_bytes(&again), to_bytes(&a));
+            prop_assert_eq!(to_bytes(&a) == to_bytes(&b), a == b);
+        }
+    }
+}

@@ -222,3 +222,79 @@ fn explain(keys: &KeySet, good: &BTreeSet<KeyId>, bad: &BTreeSet<KeyId>) -> Stri
         .collect();
     faults.join(", ")
 }
+
+#[cfg(all(test, feature = "publish"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const DOCUMENT: Document<'static> = Document::new("note", 4096);
+
+    fn key(number: u8) -> PrivateKey {
+        PrivateKey::from_seed(&[number; 32]).expect("a key")
+    }
+
+    fn set(keys: &[PrivateKey], threshold: u32) -> KeySet {
+        KeySet::new(keys.iter().map(|key| key.public().clone()), threshold).expect("a set")
+    }
+
+    fn read(bytes: &[u8], keys: &KeySet) -> Result<Value, String> {
+        verify::<Value>(bytes, keys, DOCUMENT).map(Verified::into_inner).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn layout_and_order_of_members_do_not_matter() {
+        let bytes = sign(&json!({"b": [1, 2], "a": "x\ny"}), &[&key(1)]).expect("signed");
+        let value: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let compact = format!(
+            r#"{{"signed":{{"b":[1,2],"a":"x\u000ay"}},"signatures":{},"more":1}}"#,
+            value["signatures"]
+        );
+        assert_eq!(read(compact.as_bytes(), &set(&[key(1)], 1)), read(&bytes, &set(&[key(1)], 1)));
+        assert!(read(&bytes, &set(&[key(1)], 1)).is_ok());
+    }
+
+    #[test]
+    fn signing_twice_gives_the_same_bytes_in_any_order() {
+        let value = json!({"a": 1});
+        let both = sign(&value, &[&key(1), &key(2)]).expect("signed");
+        assert_eq!(sign(&value, &[&key(2), &key(1)]), Ok(both.clone()));
+        let one = sign(&value, &[&key(2)]).expect("signed");
+        assert_eq!(add_signature(&one, &key(1)), Ok(both.clone()));
+        assert_eq!(add_signature(&both, &key(1)), Ok(both));
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused_with_its_name() {
+        let keys = set(&[key(1)], 1);
+        for (text, why) in [
+            ("", "EOF while parsing"),
+            ("[]", "an object is wanted"),
+            ("{}", "`signed` is missing"),
+            (r#"{"signed":{}}"#, "`signatures` is missing"),
+            (r#"{"signed":1,"signatures":[]}"#, "`signed` must be an object"),
+            (r#"{"signed":{},"signatures":[{"keyid":"x"}]}"#, "each of `signatures`"),
+            (r#"{"signed":{},"signed":{},"signatures":[]}"#, "there twice"),
+            (r#"{"signed":{"a":1.5},"signatures":[]}"#, "a: the number 1.5"),
+            (r#"{"signed":{},"signatures":[]}"#, "has not signed; 0 of 1 needed signatures are good"),
+        ] {
+            let error = read(text.as_bytes(), &keys).expect_err(text);
+            assert!(error.starts_with("note: ") && error.contains(why), "{error}");
+        }
+        assert_eq!(
+            read(&[b' '; 5000], &keys),
+            Err("note: 5000 bytes, and at most 4096 are allowed".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_good_signature_counts_beside_a_bad_one_of_the_same_key() {
+        let bytes = sign(&json!({"a": 1}), &[&key(1)]).expect("signed");
+        let mut value: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let id = key(1).public().id().to_string();
+        let garbage = [json!({"keyid": id, "sig": "zz"}), json!({"keyid": "?", "sig": ""})];
+        value["signatures"].as_array_mut().expect("a list").extend(garbage);
+        assert!(read(value.to_string().as_bytes(), &set(&[key(1)], 1)).is_ok());
+    }
+}

@@ -306,3 +306,48 @@ impl TryFrom<KeySetFile> for KeySet {
         Self::new(file.keys, file.threshold)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The public key of RFC 8032, section 7.1, test 1.
+    const RFC_8032_PUBLIC: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    #[test]
+    fn the_id_is_the_one_that_other_implementations_compute() {
+        let key = PublicKey::from_hex(RFC_8032_PUBLIC).expect("a key");
+        let canonical = format!(
+            r#"{{"keytype":"ed25519","keyval":{{"public":"{RFC_8032_PUBLIC}"}},"scheme":"ed25519"}}"#
+        );
+        assert_eq!(key.id().to_string(), Sha256::of(canonical.as_bytes()).to_string());
+    }
+
+    #[test]
+    fn weak_keys_are_refused_and_so_is_what_is_no_key() {
+        // Points of small order: the identity, order 2, order 4.
+        let order_2 = format!("ec{}7f", "f".repeat(60));
+        for weak in [format!("01{}", "0".repeat(62)), order_2, "0".repeat(64)] {
+            assert_eq!(PublicKey::from_hex(&weak), Err(KeyError::Weak(weak.clone())), "{weak}");
+        }
+        for bad in ["", "abc", &RFC_8032_PUBLIC.to_uppercase(), &RFC_8032_PUBLIC[2..]] {
+            assert!(matches!(PublicKey::from_hex(bad), Err(KeyError::NotAKey(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_set_is_read_as_it_was_written_and_needs_a_meaningful_threshold() {
+        let key = || PublicKey::from_hex(RFC_8032_PUBLIC).expect("a key");
+        let set = KeySet::new([key()], 1).expect("a set");
+        assert_eq!(KeySet::from_json(&set.to_json()), Ok(set));
+        assert_eq!(KeySet::new([key(), key()], 2), Err(KeyError::Threshold { threshold: 2, keys: 1 }));
+        assert_eq!(KeySet::new([key()], 0), Err(KeyError::Threshold { threshold: 0, keys: 1 }));
+        let text = String::from_utf8(KeySet::new([key()], 1).expect("a set").to_json()).expect("text");
+        for (from, to) in
+            [("\"format\": 1", "\"format\": 2"), ("\"threshold\": 1", "\"threshold\": 2"), ("d75a", "d75A")]
+        {
+            assert!(text.contains(from), "{text}");
+            assert!(KeySet::from_json(text.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
+    }
+}

@@ -111,3 +111,59 @@ impl Drop for KeyFile {
         self.private.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_those_of_rfc_8032() {
+        // Section 7.1, test 2.
+        let seed: [u8; 32] = hex::decode("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+            .expect("hex")
+            .try_into()
+            .expect("32 bytes");
+        let key = PrivateKey::from_seed(&seed).expect("a key");
+        let signature = key.sign(&[0x72]);
+        assert_eq!(
+            hex::encode(signature),
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+             085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+        );
+        assert!(key.public().verifies(&[0x72], &signature));
+        assert!(!key.public().verifies(&[0x73], &signature));
+    }
+
+    #[test]
+    fn a_key_file_is_read_as_it_was_written() {
+        let key = PrivateKey::generate().expect("a key");
+        let again = PrivateKey::from_json(&key.to_json()).expect("the same key");
+        assert_eq!(again.public(), key.public());
+        assert_eq!(again.sign(b"x"), key.sign(b"x"));
+    }
+
+    #[test]
+    fn a_wrong_key_file_is_refused_without_telling_the_secret() {
+        let (one, two) = (PrivateKey::from_seed(&[1; 32]), PrivateKey::from_seed(&[2; 32]));
+        let (one, two) = (one.expect("a key"), two.expect("a key"));
+        let text = one.to_json();
+        let secret = "01".repeat(32);
+        assert!(text.contains(&secret));
+        let other_id = two.public().id().to_string();
+        let changed = [
+            text.replace(&one.public().id().to_string(), &other_id),
+            text.replace(&one.public().to_hex(), &two.public().to_hex()),
+            text.replace("\"keytype\": \"ed25519\"", "\"keytype\": \"rsa\""),
+            text.replace("\"format\": 1", "\"format\": 9"),
+            text.replace(&secret, &format!("{secret}01")),
+            text.replace("\"private\":", "\"privat\":"),
+            text.replace(&format!("\"{secret}\""), &format!("[\"{secret}\"]")),
+            secret.clone(),
+        ];
+        for text in changed {
+            let error = PrivateKey::from_json(&text).map(drop).expect_err(&text);
+            assert!(!error.to_string().contains(&secret[..8]), "{error}");
+        }
+        assert!(!format!("{one:?}").contains(&secret[..8]));
+    }
+}

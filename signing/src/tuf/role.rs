@@ -296,3 +296,28 @@ pub(super) fn read_role<T: DeserializeOwned>(
     }
     envelope.read(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_it_was_written_and_in_one_spelling_only() {
+        let expires = Expires::after(UnixMillis(1_795_176_000_999), 60);
+        let text = String::from(expires);
+        assert_eq!(text, "2026-11-20T12:01:00Z");
+        assert_eq!(Expires::try_from(text), Ok(expires));
+        for bad in [
+            "",
+            "2026-11-20",
+            "2026-11-20T12:01:00",
+            "2026-11-20T12:01:00+00",
+            "2026-11-20 12:01:00Z",
+            "2026-02-30T12:01:00Z",
+            "1969-12-31T23:59:59Z",
+            "2026-11-20T12:01:00.5Z",
+        ] {
+            assert!(Expires::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+}
