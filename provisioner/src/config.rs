@@ -17,7 +17,7 @@ use document::{Document, Segment};
 
 /// One thing in a file that cannot be, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {}{problem}: {help}", file.display(), line.map(|n| format!(":{n}")).unwrap_or_default(), key_prefix(key))]
+#[error("{}; {help}", self.without_help())]
 pub struct ConfigError {
     /// The file.
     pub file: PathBuf,
@@ -29,6 +29,14 @@ pub struct ConfigError {
     pub problem: String,
     /// How to mend it.
     pub help: String,
+}
+
+impl ConfigError {
+    /// Where and what, for readers who show the help on a line of its own.
+    pub fn without_help(&self) -> String {
+        let line = self.line.map(|n| format!(":{n}")).unwrap_or_default();
+        format!("{}{line}: {}{}", self.file.display(), key_prefix(&self.key), self.problem)
+    }
 }
 
 fn key_prefix(key: &str) -> String {

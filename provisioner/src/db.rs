@@ -67,24 +67,7 @@ impl Db {
 
     /// Every record whose key begins with `prefix`, in order, with the rest of its key.
     pub async fn list<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, T)>, DbError> {
-        self.query(Query::prefix(prefix), prefix).await
-    }
-
-    /// The newest `limit` records whose key begins with `prefix`, newest first.
-    pub async fn newest<T: DeserializeOwned>(
-        &self,
-        prefix: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, T)>, DbError> {
-        self.query(Query::prefix(prefix).descending().limit(limit), prefix).await
-    }
-
-    async fn query<T: DeserializeOwned>(
-        &self,
-        query: Query,
-        prefix: &str,
-    ) -> Result<Vec<(String, T)>, DbError> {
-        let found = self.store.range(query).await?;
+        let found = self.store.range(Query::prefix(prefix)).await?;
         let rest = |entry: &Entry| entry.key.as_str().get(prefix.len()..).unwrap_or_default().to_owned();
         found.entries.iter().map(|entry| Ok((rest(entry), read(entry)?))).collect()
     }

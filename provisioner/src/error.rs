@@ -84,6 +84,9 @@ pub enum ServeError {
     /// A record of the store cannot be used.
     #[error("{0}")]
     Record(String),
+    /// A fault of ours.
+    #[error("a part of the server ended by itself; this is a fault of Kiln, and its log says which")]
+    PartEnded,
     /// A socket call failed for another reason.
     #[error("{service}: {what}: {source}")]
     Socket {

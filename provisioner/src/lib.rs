@@ -10,10 +10,22 @@
 //!
 //! [`ServerConfig::load`] reads and checks everything a person has written; [`serve`] runs until its
 //! shutdown future is ready.
+//!
+//! | module | what it drives |
+//! |---|---|
+//! | `config` | `kiln.toml` and `fleet.toml`, with file, line and key in every refusal |
+//! | `db`, `records` | the store as typed records; transactions decided by pure functions |
+//! | `repository` | the verified images, and the way from a request to a file |
+//! | `dhcp`, `tftp`, `http` | the machines' side |
+//! | `boots`, `intents`, `reports`, `discovery`, `timeline` | what machines ask for and tell |
+//! | `api`, `views`, `rollouts`, `apply` | the operator's side |
 
+mod api;
+mod apply;
 mod boots;
 mod config;
 mod db;
+mod dhcp;
 mod discovery;
 mod error;
 mod http;
@@ -21,22 +33,15 @@ mod intents;
 mod records;
 mod reports;
 mod repository;
+mod rollouts;
+mod run;
 mod server;
+#[cfg(test)]
+mod tests;
+mod tftp;
 mod timeline;
 mod views;
 
 pub use config::{ConfigError, FleetState, ServerConfig};
 pub use error::ServeError;
-
-/// Runs the server until `shutdown` is ready, then ends every connection in good order.
-///
-/// Logs one line `kiln serve: ready: …` once every socket is bound and the repository is verified.
-///
-/// # Errors
-///
-/// When something it needs at its start is missing or in use; each error says what and how to mend it.
-pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-    tracing::info!(interface = %config.kiln.serve.interface, "kiln serve: not listening yet");
-    shutdown.await;
-    Ok(())
-}
+pub use run::serve;

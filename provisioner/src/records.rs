@@ -21,6 +21,8 @@ pub mod key {
     pub const FLEET: &str = "fleet";
     /// Before every rollout's key.
     pub const ROLLOUTS: &str = "rollout/";
+    /// The rollout that is under way, if one is: there is never a second one.
+    pub const ACTIVE_ROLLOUT: &str = "rollout-active";
     /// Before every discovered machine's key.
     pub const DISCOVERED: &str = "discovered/";
     /// Before every failed image's key.
@@ -101,6 +103,16 @@ pub struct FleetRecord {
     pub text: Sha256,
     /// The digest of the file at the start that read it last.
     pub file: Sha256,
+}
+
+/// `rollout-active`: which rollout is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActiveRollout {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// Which.
+    pub id: RolloutId,
 }
 
 /// `machine/NAME`: its newest boot and when it was last heard of.

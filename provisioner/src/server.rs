@@ -32,6 +32,8 @@ pub struct Server {
     pub timelines: Timelines,
     /// Signs intents.
     pub signer: Signer,
+    /// Held while a desired state is put into force.
+    pub applying: tokio::sync::Mutex<()>,
     fleet: RwLock<Arc<FleetState>>,
 }
 
@@ -52,6 +54,7 @@ impl Server {
             catalog: Catalog::new(kiln.repository, root),
             timelines,
             signer: Signer::new(key),
+            applying: tokio::sync::Mutex::default(),
             fleet: RwLock::new(Arc::new(config.fleet)),
         };
         Ok((Arc::new(server), writer))

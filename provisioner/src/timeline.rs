@@ -4,6 +4,7 @@
 //! once. What must not be lost or doubled (an agent's events) is written in the transaction of its report.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_model::timeline::{Step, TimelineEntry};
@@ -26,14 +27,19 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub struct Timelines {
     queue: mpsc::Sender<(String, TimelineEntry)>,
-    number: AtomicU64,
+    numbers: Arc<Numbers>,
     dropped: AtomicU64,
 }
+
+/// Tells entries of one millisecond apart.
+#[derive(Debug, Default)]
+struct Numbers(AtomicU64);
 
 /// Writes the entries that [`Timelines`] takes.
 #[derive(Debug)]
 pub struct Writer {
     queue: mpsc::Receiver<(String, TimelineEntry)>,
+    numbers: Arc<Numbers>,
     /// Entries stored of each timeline, counted once when it is first written to.
     stored: HashMap<String, usize>,
 }
@@ -42,8 +48,9 @@ impl Timelines {
     /// Both ends.
     pub fn new() -> (Self, Writer) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let timelines = Self { queue: sender, number: AtomicU64::new(0), dropped: AtomicU64::new(0) };
-        (timelines, Writer { queue, stored: HashMap::new() })
+        let numbers = Arc::new(Numbers::default());
+        let timelines = Self { queue: sender, numbers: Arc::clone(&numbers), dropped: AtomicU64::new(0) };
+        (timelines, Writer { queue, numbers, stored: HashMap::new() })
     }
 
     /// Adds an entry soon. Never waits.
@@ -66,21 +73,26 @@ impl Timelines {
 
     /// Adds an entry to a transaction.
     pub fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        self.numbers.write(draft, whose, entry)
+    }
+}
+
+impl Numbers {
+    fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
         draft.put(key::timeline_entry(whose, entry.at, number), &TimelineRecord { format: Format, entry })
     }
 }
 
 impl Writer {
-    /// Writes until every [`Timelines`] is gone and the queue is empty.
-    pub async fn run(mut self, db: Db, timelines: std::sync::Weak<crate::server::Server>) {
+    /// Writes until the [`Timelines`] is gone and the queue is empty.
+    pub async fn run(mut self, db: Db) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
-            let Some(server) = timelines.upgrade() else { return };
             let result = db
                 .write(|draft| {
                     for (whose, entry) in &batch {
-                        server.timelines.write(draft, whose, entry.clone())?;
+                        self.numbers.write(draft, whose, entry.clone())?;
                     }
                     Ok(())
                 })

@@ -19,6 +19,7 @@ pub struct FleetState {
     fleet: Fleet,
     by_name: BTreeMap<MachineName, usize>,
     by_mac: BTreeMap<MacAddr, usize>,
+    by_address: BTreeMap<Ipv4Addr, usize>,
 }
 
 impl FleetState {
@@ -35,11 +36,11 @@ impl FleetState {
         check.networks()?;
         let by_name = check.unique("name", |m| Some(m.name.clone()))?;
         let by_mac = check.unique("mac", |m| Some(m.mac))?;
-        check.unique("address", |m| m.address)?;
+        let by_address = check.unique("address", |m| m.address)?;
         for index in 0..fleet.machines.len() {
             check.machine(index)?;
         }
-        Ok(Self { file: file.to_owned(), text: text.to_owned(), fleet, by_name, by_mac })
+        Ok(Self { file: file.to_owned(), text: text.to_owned(), fleet, by_name, by_mac, by_address })
     }
 
     /// The text it was read from.
@@ -60,6 +61,11 @@ impl FleetState {
     /// The machine that boots from `mac`.
     pub fn machine_by_mac(&self, mac: MacAddr) -> Option<&MachineSpec> {
         self.by_mac.get(&mac).and_then(|i| self.fleet.machines.get(*i))
+    }
+
+    /// The machine that `address` is reserved for.
+    pub fn machine_by_address(&self, address: Ipv4Addr) -> Option<&MachineSpec> {
+        self.by_address.get(&address).and_then(|i| self.fleet.machines.get(*i))
     }
 
     /// The network that `address` is in.

@@ -1,0 +1,290 @@
+//! The DHCP driver: sockets, leases and timelines around the core in `kiln-dhcp`.
+
+pub mod leases;
+mod link;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, RwLockReadGuard};
+
+use kiln_dhcp::{
+    BootAnswer, ClientFacts, Destination, Directory, Effect, Firmware, Inbound, Lease, Outbound, Pool,
+    Reservation, Seen, ServerConfig, Subnet, wire,
+};
+use kiln_model::timeline::Step;
+use kiln_model::{MacAddr, UnixMillis};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+
+use crate::config::FleetState;
+use crate::discovery;
+use crate::error::ServeError;
+use crate::records::{MachineRecord, key};
+use crate::server::{Server, now};
+use leases::{Held, Leases};
+use link::Link;
+
+/// The client's port (RFC 2131, section 4.1).
+const CLIENT_PORT: u16 = 68;
+/// Answers that wait for the store at once; beyond it packets are dropped and clients ask again.
+const UNDER_WAY: usize = 256;
+
+/// The bound driver.
+pub struct Driver {
+    sockets: Arc<Sockets>,
+    server: Arc<Server>,
+    leases: Arc<Leases>,
+}
+
+struct Sockets {
+    udp: UdpSocket,
+    /// None only on a test port without the right to open it: then those answers are broadcast.
+    link: Option<Link>,
+    from: SocketAddrV4,
+}
+
+impl Driver {
+    /// Binds the ports. Must be called inside a tokio runtime.
+    pub fn bind(server: Arc<Server>, leases: Arc<Leases>) -> Result<Self, ServeError> {
+        let serve = &server.serve;
+        let listen = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, serve.dhcp_port);
+        let udp = bind_udp(&serve.interface, listen)?;
+        let link = match Link::open(&serve.interface) {
+            Ok(link) => Some(link),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && serve.dhcp_port != 67 => {
+                tracing::warn!("dhcp: no right to send raw frames; answers to new clients are broadcast");
+                None
+            }
+            Err(error) => return Err(on_interface(&serve.interface, "send raw frames on", error)),
+        };
+        let from = SocketAddrV4::new(serve.address, serve.dhcp_port);
+        Ok(Self { sockets: Arc::new(Sockets { udp, link, from }), server, leases })
+    }
+
+    /// Answers until it is dropped.
+    pub async fn run(self) {
+        let mut core = kiln_dhcp::Server::new(core_config(&self.server.fleet()));
+        let slots = Arc::new(Semaphore::new(UNDER_WAY));
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (length, source) = match self.sockets.udp.recv_from(&mut buffer).await {
+                Ok((length, SocketAddr::V4(source))) => (length, source),
+                Ok(_) => continue,
+                Err(error) => {
+                    // Such as an ICMP answer to an earlier packet, or an interface that went down.
+                    tracing::warn!(%error, "dhcp: receive");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let input = Inbound { bytes, source, local: self.server.serve.address };
+            let now = now();
+            let effects = {
+                let view =
+                    View { server: &self.server, fleet: self.server.fleet(), leases: self.leases.held() };
+                core.handle(&input, now, &view)
+            };
+            if effects.is_empty() {
+                continue;
+            }
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                tracing::warn!("dhcp: the store is too slow; a packet was dropped");
+                continue;
+            };
+            let (server, leases, sockets) =
+                (Arc::clone(&self.server), Arc::clone(&self.leases), Arc::clone(&self.sockets));
+            tokio::spawn(async move {
+                for effect in effects {
+                    execute(&server, &leases, &sockets, effect, now).await;
+                }
+                drop(slot);
+            });
+        }
+    }
+}
+
+async fn execute(server: &Server, leases: &Leases, sockets: &Sockets, effect: Effect, now: UnixMillis) {
+    match effect {
+        Effect::Send(reply) => sockets.send(&reply).await,
+        Effect::Commit { lease, reply, seen } => match leases.commit(&server.db, &lease, now).await {
+            Ok(()) => {
+                sockets.send(&reply).await;
+                note(server, seen, now).await;
+            }
+            Err(error) => tracing::error!(%error, client = %lease.owner, "dhcp: no lease, so no answer"),
+        },
+        Effect::Release { address, owner } => {
+            if let Err(error) = leases.end(&server.db, address, owner, None).await {
+                tracing::error!(%error, %address, "dhcp: release");
+            }
+        }
+        Effect::Quarantine { address, owner, until } => {
+            tracing::warn!(%address, client = %owner, %until, "dhcp: a client found somebody else on this address");
+            if let Err(error) = leases.end(&server.db, address, owner, Some(until)).await {
+                tracing::error!(%error, %address, "dhcp: quarantine");
+            }
+        }
+        Effect::Seen(seen) => note(server, seen, now).await,
+    }
+}
+
+/// One step for the timeline, and for the list of machines.
+async fn note(server: &Server, seen: Seen, now: UnixMillis) {
+    let mac = seen.client.mac;
+    tracing::debug!(%mac, step = %seen.step, detail = %seen.detail, "dhcp");
+    let known = server.fleet().machine_by_mac(mac).map(|m| m.name.clone());
+    let Some(name) = known else {
+        discovery::seen(server, mac, describe(&seen.client), now).await;
+        server.timelines.note(mac, now, None, seen.step, seen.detail);
+        return;
+    };
+    server.timelines.note(&name, now, None, seen.step, seen.detail);
+    if seen.step != Step::Discover {
+        return;
+    }
+    let record_key = key::machine(&name);
+    let keys = [record_key.clone()];
+    let stored = server.db.transact(&keys, |draft| {
+        let record: MachineRecord = draft.get(&record_key)?.unwrap_or_default();
+        draft.put(&*record_key, &MachineRecord { last_seen: now, loading: Some(now), ..record })
+    });
+    let stored: Result<(), crate::db::DbError> = stored.await;
+    if let Err(error) = stored {
+        tracing::error!(%error, machine = %name, "dhcp: not noted");
+    }
+}
+
+fn describe(client: &ClientFacts) -> String {
+    let firmware = match client.firmware {
+        Firmware::Pxe => "PXE firmware",
+        Firmware::HttpBoot => "UEFI HTTP boot",
+        Firmware::Ipxe => "iPXE",
+        Firmware::Onie => "ONIE",
+        Firmware::Other => "DHCP client",
+    };
+    let architecture = client.architectures.first().map(|code| format!(", architecture {code}"));
+    let relay = client.relay.as_ref().map(|relay| format!(", via relay {}", relay.address));
+    format!("{firmware}{}{}", architecture.unwrap_or_default(), relay.unwrap_or_default())
+}
+
+impl Sockets {
+    async fn send(&self, reply: &Outbound) {
+        let sent = match (reply.to, &self.link) {
+            (Destination::Relay(to) | Destination::Unicast(to), _) => {
+                self.udp.send_to(&reply.bytes, to).await.map(drop)
+            }
+            (Destination::Raw { address, mac }, Some(link)) => {
+                let to = SocketAddrV4::new(address, CLIENT_PORT);
+                match wire::frame((link.address(), self.from), (mac, to), &reply.bytes) {
+                    Some(frame) => link.send(&frame),
+                    None => Err(io::Error::other("the answer is too long for a frame")),
+                }
+            }
+            (Destination::Broadcast | Destination::Raw { .. }, _) => {
+                let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
+                self.udp.send_to(&reply.bytes, to).await.map(drop)
+            }
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%error, to = ?reply.to, "dhcp: send");
+        }
+    }
+}
+
+/// The store is given half as much again as the client (DESIGN, "Provisioner").
+fn core_config(fleet: &FleetState) -> ServerConfig {
+    let longest = fleet.fleet().networks.iter().map(|n| n.lease_s).max().unwrap_or(3600);
+    ServerConfig { store_extra_s: longest / 2, ..ServerConfig::default() }
+}
+
+/// What the core asks for, as of one packet.
+struct View<'a> {
+    server: &'a Server,
+    fleet: Arc<FleetState>,
+    leases: RwLockReadGuard<'a, Held>,
+}
+
+impl Directory for View<'_> {
+    fn subnet(&self, link: Ipv4Addr) -> Option<Subnet> {
+        self.fleet.network_of(link).map(|network| Subnet {
+            network: network.subnet,
+            pool: network.pool.map(|[first, last]| Pool { first, last }),
+            routers: network.routers.clone(),
+            dns: network.dns.clone(),
+            lease_s: network.lease_s,
+        })
+    }
+
+    fn machine(&self, mac: MacAddr) -> Option<Reservation> {
+        let machine = self.fleet.machine_by_mac(mac)?;
+        Some(Reservation { machine: machine.name.clone(), address: machine.address })
+    }
+
+    fn reserved_for(&self, address: Ipv4Addr) -> Option<MacAddr> {
+        self.fleet.machine_by_address(address).map(|m| m.mac)
+    }
+
+    fn lease_of(&self, mac: MacAddr) -> Option<Lease> {
+        self.leases.of(mac)
+    }
+
+    fn lease_at(&self, address: Ipv4Addr) -> Option<Lease> {
+        self.leases.at(address)
+    }
+
+    fn quarantined_until(&self, address: Ipv4Addr) -> Option<UnixMillis> {
+        self.leases.quarantined_until(address)
+    }
+
+    fn boot(&self, client: &ClientFacts) -> Option<BootAnswer> {
+        let loaders = self.server.catalog.images().loaders();
+        let answer = kiln_boot::answer(&boot_client(client), &loaders, &self.server.serve.url());
+        let file = match answer {
+            kiln_boot::BootAnswer::Loader { file, .. } => file,
+            kiln_boot::BootAnswer::Http { url, .. } | kiln_boot::BootAnswer::Script { url, .. } => url,
+            kiln_boot::BootAnswer::Nothing { because } => {
+                tracing::debug!(mac = %client.mac, "dhcp: nothing to boot: {because}");
+                return None;
+            }
+        };
+        Some(BootAnswer { next_server: self.server.serve.address, file, extra: Vec::new() })
+    }
+}
+
+fn boot_client(client: &ClientFacts) -> kiln_boot::Client {
+    kiln_boot::Client {
+        mac: client.mac,
+        architectures: client.architectures.clone(),
+        // Both spellings of it (facts.rs) are one here.
+        user_class: match client.firmware {
+            Firmware::Ipxe => b"iPXE".to_vec(),
+            _ => client.user_class.clone().into_bytes(),
+        },
+        vendor_class: client.vendor_class.clone().into_bytes(),
+    }
+}
+
+fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocket, ServeError> {
+    let other = |source| ServeError::Socket { service: "dhcp", what: format!("listen on {listen}"), source };
+    let socket =
+        Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP)).map_err(other)?;
+    // Before `bind`, so that servers on other interfaces do not count as taking the port.
+    socket
+        .bind_device(Some(interface.as_bytes()))
+        .map_err(|error| on_interface(interface, "listen on", error))?;
+    socket.set_broadcast(true).map_err(other)?;
+    socket.bind(&listen.into()).map_err(ServeError::bind("dhcp", "serve.dhcp_port", listen.into()))?;
+    UdpSocket::from_std(socket.into()).map_err(other)
+}
+
+fn on_interface(interface: &str, what: &str, source: io::Error) -> ServeError {
+    match (source.kind(), source.raw_os_error()) {
+        (_, Some(libc::ENODEV | libc::ENXIO)) => ServeError::NoInterface { interface: interface.to_owned() },
+        (io::ErrorKind::PermissionDenied, _) => {
+            ServeError::NotPermitted { service: "dhcp", what: format!("{what} {interface}") }
+        }
+        _ => ServeError::Socket { service: "dhcp", what: format!("{what} {interface}"), source },
+    }
+}

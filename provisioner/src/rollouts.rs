@@ -1,0 +1,287 @@
+//! The rollout driver: gathers what is observed, lets `kiln-rollout` plan, executes, once a second.
+//!
+//! The plan is stored before its actions are executed. Actions that were lost in between are asked for again by
+//! the next step, and doing one twice changes nothing.
+
+use std::time::Duration;
+
+use kiln_boot::Ledger;
+use kiln_model::api::{RolloutView, StartRollout, Why};
+use kiln_model::manifest::ImageRef;
+use kiln_model::report::FunctionState;
+use kiln_model::{Format, ImageName, ImageVersion, MachineName, UnixMillis};
+use kiln_rollout::{Action, Candidate, Observation, Observations, Rollout};
+
+use crate::api::ApiError;
+use crate::db::DbError;
+use crate::intents;
+use crate::records::{ActiveRollout, FailedImageRecord, MachineRecord, ReportRecord, key};
+use crate::server::{Server, now};
+
+/// What a person may do to the rollout under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Nobody else goes.
+    Pause,
+    /// Others may go again.
+    Resume,
+    /// It ends, and machines under way go back.
+    Abort,
+}
+
+/// Steps the rollout under way until it is dropped.
+pub async fn run(server: std::sync::Arc<Server>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = server.step_rollout(now()).await {
+            tracing::error!(%error, "rollout: no step");
+        }
+    }
+}
+
+impl Server {
+    /// Every rollout, newest first.
+    pub async fn rollouts(&self) -> Result<Vec<Rollout>, DbError> {
+        let records: Vec<(String, Rollout)> = self.db.list(key::ROLLOUTS).await?;
+        let mut rollouts: Vec<Rollout> = records.into_iter().map(|(_, rollout)| rollout).collect();
+        rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.started));
+        Ok(rollouts)
+    }
+
+    /// Plans a rollout and begins it, unless one is under way.
+    pub async fn start_rollout(
+        &self,
+        asked: &StartRollout,
+        now: UnixMillis,
+    ) -> Result<RolloutView, ApiError> {
+        let image = self.image_of(&asked.image)?;
+        let failed_key = key::failed_image(&image.id);
+        let failed: Option<FailedImageRecord> = self.db.get(&failed_key).await?;
+        let fleet = self.fleet();
+        let mut wanted: Vec<Option<ImageRef>> = Vec::new();
+        for machine in &fleet.fleet().machines {
+            let ledger: Option<Ledger> = self.db.get(&key::ledger(&machine.name)).await?;
+            wanted.push(ledger.and_then(|l| l.wanted));
+        }
+        let candidates: Vec<Candidate<'_>> = fleet
+            .fleet()
+            .machines
+            .iter()
+            .zip(&wanted)
+            .map(|(spec, wanted)| Candidate { spec, wanted: wanted.as_ref() })
+            .collect();
+        let reason = failed.as_ref().map(|f| f.reason.as_str());
+        let policy = &fleet.fleet().rollout;
+        let rollout = kiln_rollout::start(&image, &candidates, policy, reason, asked.retry_failed, now)
+            .map_err(|refused| ApiError::conflict(refused.to_string(), ""))?;
+
+        let rollout_key = key::rollout(&rollout.id);
+        let keys = [key::ACTIVE_ROLLOUT.to_owned(), rollout_key.clone(), failed_key.clone()];
+        self.db
+            .transact(&keys, |draft| {
+                if let Some(active) = draft.get::<ActiveRollout>(key::ACTIVE_ROLLOUT)? {
+                    return Err(ApiError::conflict(
+                        format!("rollout {} is under way, and there is one at a time", active.id),
+                        "wait for it (`kiln rollout watch`), or end it with `kiln rollout abort`",
+                    ));
+                }
+                if draft.get::<FailedImageRecord>(&failed_key)?.is_some() {
+                    draft.delete(failed_key.clone());
+                }
+                draft.put(key::ACTIVE_ROLLOUT, &ActiveRollout { format: Format, id: rollout.id.clone() })?;
+                draft.put(rollout_key.clone(), &rollout)?;
+                Ok(())
+            })
+            .await?;
+        tracing::info!(rollout = %rollout.id, image = %rollout.image, machines = rollout.members.len(), "rollout: started");
+        Ok(rollout.view())
+    }
+
+    /// `NAME@VERSION`, or `NAME` for the newest version.
+    fn image_of(&self, text: &str) -> Result<ImageRef, ApiError> {
+        let (name, version) = text.split_once('@').map_or((text, None), |(n, v)| (n, Some(v)));
+        let name: ImageName =
+            name.parse().map_err(|e| ApiError::bad_request(format!("{e}"), "write NAME or NAME@VERSION"))?;
+        let version: Option<ImageVersion> = version
+            .map(str::parse)
+            .transpose()
+            .map_err(|e| ApiError::bad_request(format!("{e}"), "write NAME or NAME@VERSION"))?;
+        let images = self.catalog.images();
+        let found = match &version {
+            Some(version) => images.version(&name, version),
+            None => images.newest(&name, |_| true),
+        };
+        found.map(|p| p.image.clone()).ok_or_else(|| {
+            ApiError::not_found(
+                format!("no image {text} is published"),
+                "`kiln publish` puts a bundle into the repository; the server sees it within two seconds",
+            )
+        })
+    }
+
+    /// What a person says to the newest rollout.
+    pub async fn order_rollout(&self, order: Order, now: UnixMillis) -> Result<RolloutView, ApiError> {
+        let newest = self.newest_rollout().await?;
+        let rollout_key = key::rollout(&newest.id);
+        let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned()];
+        let after = self
+            .db
+            .transact(&keys, |draft| {
+                let before: Rollout = draft.get(&rollout_key)?.unwrap_or_else(|| newest.clone());
+                if before.is_over() {
+                    return Err(ApiError::conflict(
+                        format!("rollout {} has ended: {}", before.id, before.reason),
+                        "start another one with `kiln rollout start`",
+                    ));
+                }
+                let after = match order {
+                    Order::Pause => before.paused(),
+                    Order::Resume => before.resumed(),
+                    Order::Abort => before.aborted(now),
+                };
+                draft.put(rollout_key.clone(), &after)?;
+                Ok(after)
+            })
+            .await?;
+        tracing::info!(rollout = %after.id, ?order, "rollout: told by the operator");
+        Ok(after.view())
+    }
+
+    /// The newest rollout.
+    pub async fn newest_rollout(&self) -> Result<Rollout, ApiError> {
+        let newest = self.rollouts().await?.into_iter().next();
+        newest.ok_or_else(|| {
+            ApiError::not_found("there was no rollout yet", "start one with `kiln rollout start IMAGE`")
+        })
+    }
+
+    /// Why a machine is where it is in the newest rollout.
+    pub async fn why(&self, machine: &MachineName, now: UnixMillis) -> Result<Why, ApiError> {
+        let rollout = self.newest_rollout().await?;
+        let observed = self.observations(&rollout.image).await?;
+        rollout.why(machine, &observed, now).ok_or_else(|| {
+            let text = format!("{machine} takes no part in rollout {} of {}", rollout.id, rollout.image);
+            ApiError::not_found(text, "`kiln rollout status` lists the machines that do")
+        })
+    }
+
+    /// One step of the rollout under way, if there is one.
+    pub async fn step_rollout(&self, now: UnixMillis) -> Result<(), DbError> {
+        let Some(active) = self.db.get::<ActiveRollout>(key::ACTIVE_ROLLOUT).await? else { return Ok(()) };
+        let rollout_key = key::rollout(&active.id);
+        let Some(rollout) = self.db.get::<Rollout>(&rollout_key).await? else { return Ok(()) };
+        let observed = self.observations(&rollout.image).await?;
+        let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned()];
+        let (before, after, actions) = self
+            .db
+            .transact(&keys, |draft| {
+                let before: Rollout = draft.get(&rollout_key)?.unwrap_or_else(|| rollout.clone());
+                let (after, actions) = before.step(&observed, now);
+                if after != before {
+                    draft.put(rollout_key.clone(), &after)?;
+                }
+                // A rollout that is over stays active until its last actions (going back) are asked for no more.
+                if after.is_over() && actions.is_empty() {
+                    draft.delete(key::ACTIVE_ROLLOUT);
+                }
+                Ok::<_, DbError>((before, after, actions))
+            })
+            .await?;
+        log_changes(&before, &after);
+        for action in actions {
+            self.execute(&after, action, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn execute(&self, rollout: &Rollout, action: Action, now: UnixMillis) -> Result<(), DbError> {
+        match action {
+            Action::Assign { machine, image } => self.want(&machine, &image, "update to").await,
+            Action::Revert { machine, image } => self.want(&machine, &image, "back to").await,
+            Action::RememberFailed { image, reason } => {
+                let failed_key = key::failed_image(&image.id);
+                let failed =
+                    rollout.members.iter().find(|m| m.state == kiln_model::api::RolloutMachineState::Failed);
+                let Some(member) = failed.or(rollout.members.first()) else { return Ok(()) };
+                let record = FailedImageRecord {
+                    format: Format,
+                    image,
+                    machine: member.name.clone(),
+                    reason,
+                    at: now,
+                };
+                let keys = [failed_key.clone()];
+                self.db
+                    .transact(&keys, |draft| match draft.get::<FailedImageRecord>(&failed_key)? {
+                        Some(_) => Ok(()),
+                        None => draft.put(failed_key.clone(), &record),
+                    })
+                    .await
+            }
+        }
+    }
+
+    async fn want(&self, name: &MachineName, image: &ImageRef, how: &str) -> Result<(), DbError> {
+        let fleet = self.fleet();
+        let Some(machine) = fleet.machine(name) else { return Ok(()) };
+        let keys = [key::ledger(name), key::intent(name)];
+        let changed = self.db.transact(&keys, |draft| {
+            let before: Option<Ledger> = draft.get(&key::ledger(name))?;
+            let before = before.unwrap_or_else(|| Ledger::new(name.clone()));
+            let mut after = before.want(image, &fleet.fleet().boot);
+            if after == before {
+                return Ok::<_, DbError>(false);
+            }
+            draft.put(key::ledger(name), &after)?;
+            intents::settle(draft, machine, &mut after)?;
+            Ok(true)
+        });
+        if changed.await? {
+            tracing::info!(machine = %name, "rollout: {how} {image}");
+        }
+        Ok(())
+    }
+
+    /// What is known of every machine, with the eye of a rollout of `image`.
+    pub async fn observations(&self, image: &ImageRef) -> Result<Observations, DbError> {
+        let mut observed = Observations::new();
+        for machine in &self.fleet().fleet().machines {
+            let name = &machine.name;
+            let ledger: Option<Ledger> = self.db.get(&key::ledger(name)).await?;
+            let record: Option<MachineRecord> = self.db.get(&key::machine(name)).await?;
+            let report: Option<ReportRecord> = self.db.get(&key::report(name)).await?;
+            let boot = record.and_then(|r| r.boot);
+            // Of a boot that was served after the last report, nothing is known.
+            let current = report.as_ref().filter(|r| boot.as_ref().is_some_and(|b| b.id == r.report.boot));
+            let broken =
+                current.and_then(|r| r.report.functions.iter().find(|f| f.state == FunctionState::Broken));
+            let observation = Observation {
+                groups: machine.groups.clone(),
+                wanted: ledger.as_ref().and_then(|l| l.wanted.as_ref()).map(|w| w.id),
+                purpose: ledger.as_ref().and_then(|l| l.intended.as_ref()).map(|i| i.purpose),
+                failed: ledger.as_ref().and_then(|l| l.failed.get(&image.id)).map(|f| f.reason.clone()),
+                running: current.and_then(|r| r.report.image),
+                status: current.map(|r| r.report.status),
+                healthy_since: current.and_then(|r| r.healthy_since),
+                broken: broken.map(|f| format!("{}: {}", f.name, f.message)),
+                last_report: report.as_ref().map(|r| r.at),
+            };
+            observed.insert(name.clone(), observation);
+        }
+        Ok(observed)
+    }
+}
+
+fn log_changes(before: &Rollout, after: &Rollout) {
+    if before.state != after.state {
+        tracing::info!(rollout = %after.id, from = ?before.state, to = ?after.state, "rollout: {}", after.reason);
+    }
+    for member in &after.members {
+        let earlier = before.member(&member.name).map(|m| m.state);
+        if earlier != Some(member.state) {
+            tracing::info!(rollout = %after.id, machine = %member.name, state = ?member.state, "rollout: {}", member.reason);
+        }
+    }
+}

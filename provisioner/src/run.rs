@@ -1,0 +1,172 @@
+//! The life of a server: bind everything, say that it is ready, run, end in good order.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_store::{SledStore, Store, SystemClock};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::ServerConfig;
+use crate::dhcp::leases::Leases;
+use crate::error::ServeError;
+use crate::http::accept::{Limits, run as serve_http};
+use crate::repository::Seen;
+use crate::server::{Server, now};
+use crate::timeline::Writer;
+use crate::{api, dhcp, http, rollouts, tftp};
+
+/// How often `timestamp.json` is looked at.
+const REPOSITORY_POLL: Duration = Duration::from_secs(1);
+
+/// Runs the server until `shutdown` is ready, then ends every connection in good order.
+///
+/// Logs one line `kiln serve: ready: …` once every socket is bound and the repository was looked at. Must be
+/// called inside a tokio runtime.
+///
+/// # Errors
+///
+/// When something it needs at its start is missing or in use; each error says what and how to mend it.
+pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let socket = config.socket();
+    let (server, writer, seen) = prepare(config, &socket).await?;
+    let leases = Arc::new(Leases::load(&server.db).await.map_err(|e| ServeError::Record(e.to_string()))?);
+    let bound = Bound::new(&server, &leases, &socket).await?;
+    let serve = &server.serve;
+    let (dhcp, tftp) = (serve.dhcp_port, serve.tftp_port);
+    tracing::info!(
+        "kiln serve: ready: dhcp {} port {dhcp}, tftp {}:{tftp}, http {}, api {}",
+        serve.interface,
+        serve.address,
+        serve.http(),
+        socket.display()
+    );
+    let writing = tokio::spawn(writer.run(server.db.clone()));
+    let result = bound.run(server, leases, seen, shutdown).await;
+    // The last entries of the timelines; the writer ends when nobody can send to it any more.
+    finish(writing).await;
+    if let Err(error) = fs::remove_file(&socket) {
+        tracing::warn!(%error, socket = %socket.display(), "kiln serve: the socket was not removed");
+    }
+    tracing::info!("kiln serve: stopped");
+    result
+}
+
+/// Everything but sockets.
+async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Writer, Seen), ServeError> {
+    let state = config.kiln.state.clone();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state)
+        .map_err(ServeError::file("create", &state))?;
+    api::refuse_second_server(socket)?;
+    let folder: PathBuf = state.join("store");
+    let store = blocking(move || SledStore::open(&folder, Arc::new(SystemClock::default()))).await??;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let (server, writer) = Server::new(config, store)?;
+    server.restore_fleet().await?;
+    let (seen, _) = refresh(&server, Seen::default()).await?;
+    if server.catalog.images().all().is_empty() {
+        tracing::warn!("repository: no image is published yet; machines will be told to wait");
+    }
+    server.assign_all().await.map_err(|e| ServeError::Record(e.to_string()))?;
+    Ok((server, writer, seen))
+}
+
+/// Every socket.
+struct Bound {
+    dhcp: dhcp::Driver,
+    tftp: tftp::Driver,
+    http: TcpListener,
+    api: UnixListener,
+}
+
+impl Bound {
+    async fn new(server: &Arc<Server>, leases: &Arc<Leases>, socket: &Path) -> Result<Self, ServeError> {
+        let dhcp = dhcp::Driver::bind(Arc::clone(server), Arc::clone(leases))?;
+        let tftp = tftp::bind(server)?;
+        let address = server.serve.http();
+        let http =
+            TcpListener::bind(address).await.map_err(ServeError::bind("http", "serve.http_port", address))?;
+        // Last, so that a server that cannot start never takes the place of one that runs.
+        let api = api::bind(socket)?;
+        Ok(Self { dhcp, tftp, http, api })
+    }
+
+    /// Runs every part until `shutdown`. A part that ends by itself ends the server.
+    async fn run(
+        self,
+        server: Arc<Server>,
+        leases: Arc<Leases>,
+        seen: Seen,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let (stop, stopping) = watch::channel(false);
+        let mut graceful = JoinSet::new();
+        let mut endless = JoinSet::new();
+        let routes = http::boot::router(Arc::clone(&server));
+        graceful.spawn(serve_http(self.http, routes, Limits::default(), stopping.clone()));
+        let routes = api::router(Arc::clone(&server));
+        graceful.spawn(serve_http(self.api, routes, Limits::default(), stopping.clone()));
+        let tftp_stop = stopped(stopping.clone());
+        graceful.spawn(self.tftp.tftp.run(tftp_stop));
+        endless.spawn(tftp::note_events(Arc::clone(&server), leases, self.tftp.events));
+        endless.spawn(self.dhcp.run());
+        endless.spawn(rollouts::run(Arc::clone(&server)));
+        endless.spawn(follow_repository(server, seen));
+
+        let ended_early = tokio::select! {
+            () = shutdown => false,
+            _ = graceful.join_next() => true,
+            _ = endless.join_next() => true,
+        };
+        // Nobody listens any more only when every part has ended.
+        let _ = stop.send(true);
+        while graceful.join_next().await.is_some() {}
+        endless.shutdown().await;
+        if ended_early { Err(ServeError::PartEnded) } else { Ok(()) }
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a shutdown as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn follow_repository(server: Arc<Server>, mut seen: Seen) {
+    let mut tick = tokio::time::interval(REPOSITORY_POLL);
+    loop {
+        tick.tick().await;
+        let Ok((next, changed)) = refresh(&server, seen).await else { return };
+        seen = next;
+        if changed && let Err(error) = server.assign_all().await {
+            tracing::error!(%error, "fleet: not assigned");
+        }
+    }
+}
+
+/// Looks at the repository; true when the list of images was replaced. Reading and verifying block, so they are
+/// done beside the runtime.
+async fn refresh(server: &Arc<Server>, mut seen: Seen) -> Result<(Seen, bool), ServeError> {
+    let server = Arc::clone(server);
+    blocking(move || {
+        let changed = server.catalog.refresh(&mut seen, now());
+        (seen, changed)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ServeError::PartEnded)
+}
+
+async fn finish(writing: JoinHandle<()>) {
+    if tokio::time::timeout(Duration::from_secs(5), writing).await.is_err() {
+        tracing::warn!("timeline: the last entries were not written in time");
+    }
+}

@@ -1,0 +1,108 @@
+//! The TFTP driver: boot loaders out of verified images, and nothing else.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use kiln_model::timeline::Step;
+use kiln_model::{MacAddr, Sha256};
+use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::dhcp::leases::Leases;
+use crate::discovery;
+use crate::error::ServeError;
+use crate::server::{Server, now};
+
+/// The bound driver, and what happens to its transfers.
+pub struct Driver {
+    /// Runs until its shutdown.
+    pub tftp: TftpServer,
+    /// Must be read by [`note_events`].
+    pub events: UnboundedReceiver<Event>,
+}
+
+/// Binds the port. Must be called inside a tokio runtime.
+pub fn bind(server: &Arc<Server>) -> Result<Driver, ServeError> {
+    let address = SocketAddrV4::new(server.serve.address, server.serve.tftp_port);
+    let (sender, events) = unbounded_channel();
+    let source: Arc<dyn Source> = Arc::new(LoaderFiles(Arc::clone(server)));
+    let tftp = TftpServer::bind(address, ServerConfig::default(), source, sender)
+        .map_err(ServeError::bind("tftp", "serve.tftp_port", SocketAddr::V4(address)))?;
+    Ok(Driver { tftp, events })
+}
+
+/// Names are `loader/<sha256>/<file>` and are looked up among the parts of verified images.
+struct LoaderFiles(Arc<Server>);
+
+impl Source for LoaderFiles {
+    fn open(&self, request: &ReadRequest) -> Option<Content> {
+        let (digest, file) = request.name.strip_prefix("loader/")?.split_once('/')?;
+        let digest: Sha256 = digest.parse().ok()?;
+        let images = self.0.catalog.images();
+        let (path, part) = images.loader(&digest, file)?;
+        let open = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match open {
+            Ok((length, file)) if length == part.size => Some(Content::File { file, length }),
+            Ok((length, _)) => {
+                tracing::error!(file = %path.display(), length, expected = part.size, "tftp: a loader of the wrong length");
+                None
+            }
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "tftp: a loader cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Puts what happens to transfers into the timelines of those who asked.
+pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        let (client, step, detail) = match event {
+            Event::Started { client, name, length } => {
+                (client, Step::TftpStart, format!("{}, {length} bytes", short(&name)))
+            }
+            Event::Ended { client, name, bytes, duration, outcome } => match outcome {
+                Outcome::Probed => continue,
+                Outcome::Done => {
+                    let detail = format!("{}, {bytes} bytes in {} ms", short(&name), duration.as_millis());
+                    (client, Step::TftpDone, detail)
+                }
+                outcome => (
+                    client,
+                    Step::TftpFailed,
+                    format!("{} after {bytes} bytes: {}", short(&name), why(&outcome)),
+                ),
+            },
+        };
+        match owner(&server, &leases, client.ip().to_owned()) {
+            Some(mac) => discovery::note(&server, mac, now(), step, detail),
+            None => tracing::info!(%client, %step, "tftp: {detail}"),
+        }
+    }
+}
+
+fn owner(server: &Server, leases: &Leases, address: Ipv4Addr) -> Option<MacAddr> {
+    let leased = leases.held().at(address).map(|lease| lease.owner);
+    leased.or_else(|| server.fleet().machine_by_address(address).map(|m| m.mac))
+}
+
+/// A loader's name without its digest.
+fn short(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+fn why(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "done".to_owned(),
+        Outcome::Probed => "only the size was asked for".to_owned(),
+        Outcome::NotFound => "there is no such file".to_owned(),
+        Outcome::ClientError { code, message } => format!("the client gave up (error {code}: {message})"),
+        Outcome::TimedOut => "the client fell silent".to_owned(),
+        Outcome::Replaced => "the client began anew".to_owned(),
+        Outcome::Refused => "too many transfers at once".to_owned(),
+        Outcome::Unreadable { message } => format!("the file cannot be read: {message}"),
+        Outcome::Stopped => "the server was shut down".to_owned(),
+    }
+}
