@@ -156,16 +156,14 @@ capabilities! {
 
 /// A question put to a function, and when its answer counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "FlatProbe")]
 pub struct Probe {
     /// What is asked.
     #[serde(flatten)]
     pub ask: Ask,
     /// Milliseconds between two questions.
-    #[serde(default = "Probe::default_interval")]
     pub interval_ms: u64,
     /// Milliseconds after which no answer is a failure.
-    #[serde(default = "Probe::default_timeout")]
     pub timeout_ms: u64,
 }
 
@@ -176,6 +174,55 @@ impl Probe {
 
     const fn default_timeout() -> u64 {
         2000
+    }
+}
+
+/// A probe as it is written. serde can refuse unknown keys of a flat struct, and not of one that
+/// another is flattened into.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlatProbe {
+    kind: ProbeKind,
+    path: Option<String>,
+    port: Option<u16>,
+    command: Option<Vec<String>>,
+    expect: Option<Expect>,
+    #[serde(default = "Probe::default_interval")]
+    interval_ms: u64,
+    #[serde(default = "Probe::default_timeout")]
+    timeout_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProbeKind {
+    Unix,
+    Tcp,
+    Exec,
+}
+
+impl TryFrom<FlatProbe> for Probe {
+    type Error = &'static str;
+
+    fn try_from(flat: FlatProbe) -> Result<Self, &'static str> {
+        let FlatProbe { kind, path, port, command, expect, interval_ms, timeout_ms } = flat;
+        let ask = match (kind, path, port, command, expect) {
+            (ProbeKind::Unix, Some(path), None, None, None) => Ask::Unix { path },
+            (ProbeKind::Tcp, None, Some(port), None, None) => Ask::Tcp { port },
+            (ProbeKind::Exec, None, None, Some(command), expect) => Ask::Exec { command, expect },
+            (ProbeKind::Unix, ..) => {
+                return Err("a probe of kind `unix` has `path` and nothing of other kinds");
+            }
+            (ProbeKind::Tcp, ..) => {
+                return Err("a probe of kind `tcp` has `port` and nothing of other kinds");
+            }
+            (ProbeKind::Exec, ..) => {
+                return Err(
+                    "a probe of kind `exec` has `command`, perhaps `expect`, and nothing of other kinds",
+                );
+            }
+        };
+        Ok(Self { ask, interval_ms, timeout_ms })
     }
 }
 
@@ -235,4 +282,35 @@ pub struct Drain {
     pub undo: Vec<String>,
     /// Milliseconds to wait after `start` so that neighbours can move away.
     pub settle_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(json: &str) -> Result<Probe, String> {
+        serde_json::from_str(json).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_probe_comes_back_as_it_was_written() {
+        let written = r#"{"kind":"exec","command":["/x"],"expect":{"pointer":"/a/*","equals":1}}"#;
+        let read = probe(written).expect("a probe");
+        assert_eq!((read.interval_ms, read.timeout_ms), (1000, 2000));
+        let again = serde_json::to_string(&read).expect("JSON");
+        assert_eq!(probe(&again), Ok(read));
+    }
+
+    #[test]
+    fn a_probe_has_no_key_of_another_kind_and_no_unknown_one() {
+        for bad in [
+            r#"{"kind":"tcp","path":"/x"}"#,
+            r#"{"kind":"unix","path":"/x","port":1}"#,
+            r#"{"kind":"exec"}"#,
+            r#"{"kind":"tcp","port":1,"intervall_ms":5}"#,
+            r#"{"kind":"ping"}"#,
+        ] {
+            assert!(probe(bad).is_err(), "{bad}");
+        }
+    }
 }
