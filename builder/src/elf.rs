@@ -121,8 +121,8 @@ fn find(tree: &Tree, user: &TreePath, library: &str, folders: &[String], arch: A
     candidates.find(|path| tree.get(path).is_some())
 }
 
-/// Where a link leads, one step.
-fn follow(link: &TreePath, target: &str) -> Option<TreePath> {
+/// Where a link of a tree leads, one step.
+pub fn follow(link: &TreePath, target: &str) -> Option<TreePath> {
     if target.starts_with('/') {
         return merged(target);
     }

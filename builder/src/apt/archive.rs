@@ -243,8 +243,13 @@ impl Archive {
     fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, ArchiveError> {
         let failed = |e: ureq::Error| ArchiveError::Http { url: url.to_owned(), why: e.to_string() };
         let mut response = self.agent.get(url).call().map_err(failed)?;
+        let mut bytes = Vec::new();
         // One byte more, so that what is too long is told from what is right.
-        response.body_mut().with_config().limit(limit + 1).read_to_vec().map_err(failed)
+        let mut body = response.body_mut().as_reader().take(limit + 1);
+        match body.read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(e) => Err(ArchiveError::Http { url: url.to_owned(), why: e.to_string() }),
+        }
     }
 }
 

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_manuals_examples_are_in_order() {
-        let ordered = ["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0a", "1.0+b", "1.0-1", "1.1", "1.10", "1:0.1"];
+        let ordered = ["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0-1", "1.0a", "1.0+b", "1.1", "1.10", "1:0.1"];
         for pair in ordered.windows(2) {
             assert!(v(pair[0]) < v(pair[1]), "{pair:?}");
         }

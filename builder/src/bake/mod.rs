@@ -2,13 +2,24 @@
 //!
 //! Contract: the same spec, lock, agent, trust and version give the same bytes, wherever, whenever and
 //! on however many cores. A bundle appears under its name only when it is whole; after an error there
-//! is nothing new in the output folder.
+//! is nothing new in the output folder, and `image.lock` is as it was.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod error;
+mod packages;
+mod parts;
+mod trees;
 
-use kiln_model::manifest::ImageRef;
-use kiln_model::{ImageVersion, PartName};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use kiln_model::manifest::{ImageRef, ManifestKind};
+use kiln_model::{Format, ImageVersion, Manifest, PartName, Sha256};
+
+pub use error::BakeError;
+
+use crate::spec::Spec;
+use crate::store::{ContentStore, write_whole};
 
 /// What to bake, with what, and where to.
 #[derive(Debug, Clone)]
@@ -28,7 +39,7 @@ pub struct BakeOptions {
     pub output: PathBuf,
     /// Takes the place of the spec's version.
     pub version: Option<ImageVersion>,
-    /// Where downloads and finished parts are kept.
+    /// Where downloads and finished parts are kept; [`ContentStore::default_folder`] is a good place.
     pub cache: PathBuf,
 }
 
@@ -76,12 +87,94 @@ pub struct PartReport {
     pub cached: bool,
 }
 
-/// Why nothing was baked.
-#[derive(Debug, thiserror::Error)]
-pub enum BakeError {}
+/// Where a bake tells how it gets on.
+type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// Bakes an image. `progress` is called from several threads.
 pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Result<BakeReport, BakeError> {
-    let _ = (options, progress);
-    todo!("the pipeline")
+    let mut clock = Clock::default();
+    let spec = Spec::load(&options.spec)?;
+    // What can fail cheaply fails first.
+    let inputs = parts::Inputs::read(options)?;
+    let key = kiln_signing::fleet::load_key(&options.keys.join("targets.json"))?;
+    std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
+    let store = ContentStore::open(&options.cache)?;
+
+    progress(Progress::Step(if options.update { "resolve packages" } else { "read image.lock" }.to_owned()));
+    let (archive, locked) = packages::lock(&spec, options.update, &store, progress)?;
+    clock.lap(if options.update { "resolve" } else { "lock" });
+    progress(Progress::Step(format!("fetch {} packages", locked.lock.packages.len())));
+    let fetched = packages::fetch(&archive, &locked.lock, progress)?;
+    clock.lap("fetch");
+
+    progress(Progress::Step("build parts".to_owned()));
+    let laps = Mutex::new(Vec::new());
+    let workshop = parts::Workshop { spec: &spec, lock: &locked.lock, fetched: &fetched, inputs: &inputs };
+    let built = workshop.build(&store, progress, &laps)?;
+    clock.lap("build");
+    clock.laps.extend(laps.into_inner().unwrap_or_default());
+
+    progress(Progress::Step("sign and write the bundle".to_owned()));
+    let manifest = manifest(&spec, options, Sha256::of(&locked.bytes), &built);
+    let image = kiln_signing::image_ref(&manifest);
+    let envelope = kiln_signing::envelope::sign(&manifest, &[&key])?;
+    let bundle = options.output.join(image.bundle_file());
+    let parts = built.iter().map(|part| (part.name.clone(), part.bytes.as_slice()));
+    kiln_signing::bundle::write_bundle(&bundle, &envelope, &locked.bytes, parts)?;
+    if options.update {
+        write_whole(&spec.lock_file(), &locked.bytes)?;
+    }
+    clock.lap("sign and write");
+
+    let report = |p: &parts::Built| PartReport { name: p.name.clone(), size: p.part.size, cached: p.cached };
+    Ok(BakeReport {
+        bundle_size: size_of(&bundle)?,
+        bundle,
+        image,
+        parts: built.iter().map(report).collect(),
+        timings: clock.laps,
+        lock_changes: locked.changes,
+    })
+}
+
+fn manifest(spec: &Spec, options: &BakeOptions, lock: Sha256, parts: &[parts::Built]) -> Manifest {
+    let mut cmdline = vec![spec.profile.cmdline()];
+    cmdline.extend(spec.image.cmdline.iter().cloned());
+    Manifest {
+        kind: ManifestKind::Manifest,
+        format: Format,
+        name: spec.image.name.clone(),
+        version: options.version.clone().unwrap_or_else(|| spec.image.version.clone()),
+        arch: spec.image.arch,
+        profile: spec.image.profile.to_string(),
+        cmdline: cmdline.join(" "),
+        health_deadline_s: spec.image.health_deadline_s,
+        parts: parts.iter().map(|p| (p.name.clone(), p.part.clone())).collect(),
+        functions: spec.functions.iter().map(|(name, f)| f.spec.function(name)).collect(),
+        lock,
+    }
+}
+
+fn size_of(file: &Path) -> Result<u64, BakeError> {
+    std::fs::metadata(file).map(|m| m.len()).map_err(|e| BakeError::io("cannot read", file, e))
+}
+
+/// Measures steps. What it measures is shown and goes into no image.
+struct Clock {
+    last: Instant,
+    laps: Vec<(String, Duration)>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+}
+
+impl Clock {
+    fn lap(&mut self, step: &str) {
+        let now = Instant::now();
+        self.laps.push((step.to_owned(), now - self.last));
+        self.last = now;
+    }
 }

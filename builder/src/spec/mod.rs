@@ -10,7 +10,7 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-pub use function::{Folder, FunctionSpec, Group, User};
+pub use function::{Folder, FunctionSpec, Group, SHELLS, User};
 pub use image::{FunctionOverride, ImageSpec, Packages};
 use kiln_hw_profiles::{Profile, ProfileError};
 use kiln_model::FunctionName;

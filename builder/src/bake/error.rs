@@ -1,0 +1,128 @@
+//! Why nothing was baked.
+
+use std::path::{Path, PathBuf};
+
+use kiln_model::FunctionName;
+
+use crate::apt::ArchiveError;
+use crate::apt::sources::SourcesError;
+use crate::deb::DebError;
+use crate::elf::ElfError;
+use crate::lock::LockError;
+use crate::resolve::ResolveError;
+use crate::spec::SpecError;
+use crate::store::StoreError;
+use crate::tree::{TreeError, TreePath};
+
+/// Why nothing was baked. Each says what, where and how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum BakeError {
+    /// The spec is not right.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// apt's configuration is not right.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+    /// Something could not be fetched or believed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// No packages fit.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The lock cannot be obeyed.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The cache failed, or a disk is full.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A package is not what packages are.
+    #[error("package {package}: {source}")]
+    Package {
+        /// Name and version.
+        package: String,
+        /// Why.
+        source: DebError,
+    },
+    /// A program or library cannot run in its image.
+    #[error("function `{function}`: {source}")]
+    Elf {
+        /// Whose image.
+        function: FunctionName,
+        /// Why.
+        source: ElfError,
+    },
+    /// What a spec names is not what packages have.
+    #[error("{root}: {problem}")]
+    Content {
+        /// `fn/frr`, `kernel`, `loader`, `base`.
+        root: String,
+        /// What is wrong, and how to mend it.
+        problem: String,
+    },
+    /// A shell in an image.
+    #[error("{root}: `{path}` is a shell; no image has one. Take it out of `programs` or `keep`")]
+    Shell {
+        /// Whose image.
+        root: String,
+        /// Where.
+        path: TreePath,
+    },
+    /// Two things at one place.
+    #[error("{root}: {source}")]
+    Tree {
+        /// Whose image.
+        root: String,
+        /// What.
+        source: TreeError,
+    },
+    /// The agent is no program for this image.
+    #[error("{path} cannot be the agent: {problem}")]
+    Agent {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// The file system refused.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The initrd could not be made.
+    #[error("initrd: {0}")]
+    Initrd(#[from] crate::initrd::InitrdError),
+    /// The modules of the base could not be found.
+    #[error("kernel modules: {0}")]
+    Modules(#[from] crate::modules::ModulesError),
+    /// A file system could not be written.
+    #[error("{part}: {source}")]
+    Squashfs {
+        /// Which part.
+        part: String,
+        /// Why.
+        source: crate::squashfs::SquashfsError,
+    },
+    /// No key to sign with.
+    #[error(transparent)]
+    Key(#[from] kiln_signing::KeyError),
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(#[from] kiln_signing::envelope::SignError),
+    /// The bundle could not be written.
+    #[error(transparent)]
+    Bundle(#[from] kiln_signing::bundle::BundleError),
+    /// The lock could not be written as text: a bug.
+    #[error("image.lock cannot be written: {0}")]
+    LockText(#[from] toml::ser::Error),
+}
+
+impl BakeError {
+    pub(super) fn io(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,288 @@
+//! Parts of the set: built side by side, and remembered by everything that they are made of.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use kiln_model::manifest::Part;
+use kiln_model::{FunctionName, PartName, Sha256};
+use sha2::Digest as _;
+
+use super::packages::Fetched;
+use super::{BakeError, BakeOptions, Progress, Tell, trees};
+use crate::initrd::{self, InitrdInputs};
+use crate::lock::Lock;
+use crate::spec::{LoadedFunction, Spec};
+use crate::squashfs;
+use crate::store::ContentStore;
+use crate::tree::Tree;
+use crate::verity;
+
+/// zstd level of the initrd: a box unpacks it at the same speed whatever the level.
+const INITRD_LEVEL: i32 = 15;
+
+/// A finished part.
+pub struct Built {
+    /// Its name.
+    pub name: PartName,
+    /// What the manifest says of it.
+    pub part: Part,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whether it came out of the cache.
+    pub cached: bool,
+}
+
+/// Files that are neither packages nor spec.
+pub struct Inputs {
+    agent: Vec<u8>,
+    root_json: Vec<u8>,
+    director_json: Vec<u8>,
+}
+
+/// Everything that parts are made of.
+pub struct Workshop<'a> {
+    pub spec: &'a Spec,
+    pub lock: &'a Lock,
+    pub fetched: &'a Fetched,
+    pub inputs: &'a Inputs,
+}
+
+/// How long the building of each part took.
+pub type Laps = Mutex<Vec<(String, Duration)>>;
+
+impl Inputs {
+    /// Reads them, and refuses an agent that could not start.
+    pub fn read(options: &BakeOptions) -> Result<Self, BakeError> {
+        let read =
+            |path: &std::path::Path| std::fs::read(path).map_err(|e| BakeError::io("cannot read", path, e));
+        let problem =
+            |problem: &str| BakeError::Agent { path: options.agent.clone(), problem: problem.to_owned() };
+        let agent = std::fs::read(&options.agent)
+            .map_err(|e| problem(&format!("{e}; build it with `make agent`, or name it with `--agent`")))?;
+        let root = crate::tree::TreePath::parse("/init").map_err(|e| problem(&e.to_string()))?;
+        let needs = crate::elf::needs(&root, &agent).map_err(|e| problem(&e.to_string()))?;
+        if needs.interpreter.is_some() || !needs.libraries.is_empty() {
+            return Err(problem(
+                "it is linked with shared libraries; a static program is wanted (`make agent`)",
+            ));
+        }
+        Ok(Self {
+            agent,
+            root_json: read(&options.trust.join("root.json"))?,
+            director_json: read(&options.trust.join("director.json"))?,
+        })
+    }
+}
+
+impl Workshop<'_> {
+    /// Builds every part; in order of name, as the bundle has them.
+    pub fn build(&self, store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> Result<Vec<Built>, BakeError> {
+        let kernel = Lazy::new(|| trees::unpacked("kernel", self.lock, self.fetched));
+        let loader = Lazy::new(|| trees::unpacked("loader", self.lock, self.fetched));
+        let loader = &loader;
+        // What others wait for comes first.
+        let mut jobs = vec![Job::new("vmlinuz", self.key("kernel"), || vmlinuz(kernel.get()?))];
+        for (name, function) in &self.spec.functions {
+            let key = self.function_key(name, function);
+            jobs.push(Job::new(&format!("fn/{name}"), key, || self.function(name, function)));
+        }
+        jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?)));
+        jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?)));
+        for (file, path) in LOADERS {
+            let key = self.key("loader").add(file.as_bytes());
+            let make = || Ok(Raw::plain(trees::file("loader", loader.get()?, path)?.to_vec()));
+            jobs.push(Job::new(&format!("loader/{file}"), key, make));
+        }
+        let mut built = run(&jobs, store, tell, laps)?;
+        built.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(built)
+    }
+
+    fn function(&self, name: &FunctionName, function: &LoadedFunction) -> Result<Raw, BakeError> {
+        let root = format!("fn/{name}");
+        let all = trees::unpacked(&root, self.lock, self.fetched)?;
+        self.sealed(&root, &trees::function(name, function, &all, self.spec.image.arch)?)
+    }
+
+    fn base(&self, kernel: &Tree) -> Result<Raw, BakeError> {
+        let packages = trees::unpacked("base", self.lock, self.fetched)?;
+        self.sealed("base", &trees::base(self.spec, &self.inputs.agent, kernel, &packages)?)
+    }
+
+    fn initrd(&self, kernel: &Tree) -> Result<Raw, BakeError> {
+        let bytes = initrd::build(&InitrdInputs {
+            agent: &self.inputs.agent,
+            kernel_tree: kernel,
+            modules: &self.spec.profile.kernel.initrd_modules,
+            root_json: &self.inputs.root_json,
+            director_json: &self.inputs.director_json,
+            epoch: self.lock.epoch,
+            level: INITRD_LEVEL,
+        })?;
+        Ok(Raw::plain(bytes))
+    }
+
+    fn sealed(&self, part: &str, tree: &Tree) -> Result<Raw, BakeError> {
+        let file_system = squashfs::write(tree, &squashfs::Options::new(self.lock.epoch))
+            .map_err(|source| BakeError::Squashfs { part: part.to_owned(), source })?;
+        let sealed = verity::seal(file_system);
+        Ok(Raw { bytes: sealed.bytes, verity: Some(sealed.verity) })
+    }
+
+    /// The packages of one root, and the time of all files.
+    fn key(&self, root: &str) -> Key {
+        let key = Key::new(root).add(&self.lock.epoch.to_le_bytes());
+        self.lock.of_root(root).fold(key, |key, package| key.add(package.sha256.as_bytes()))
+    }
+
+    fn function_key(&self, name: &FunctionName, function: &LoadedFunction) -> Key {
+        let key = self.key(&format!("fn/{name}")).add(format!("{:?}", function.spec).as_bytes());
+        function.templates.iter().fold(key, |key, (name, bytes)| key.add(name.as_bytes()).add(bytes))
+    }
+
+    fn base_key(&self) -> Key {
+        let spec = format!("{:?} {:?}", self.spec.image.base, self.spec.profile.kernel);
+        let kernel = self.key("kernel").finish();
+        self.key("base").add(kernel.as_bytes()).add(spec.as_bytes()).add(&self.inputs.agent)
+    }
+
+    fn initrd_key(&self) -> Key {
+        let modules = format!("{:?}", self.spec.profile.kernel.initrd_modules);
+        let Inputs { agent, root_json, director_json } = self.inputs;
+        let key = Key::new("initrd").add(self.key("kernel").finish().as_bytes());
+        key.add(modules.as_bytes()).add(agent).add(root_json).add(director_json)
+    }
+}
+
+/// Boot loaders: the name of the part, and where Debian's `ipxe` has it.
+const LOADERS: &[(&str, &str)] =
+    &[("ipxe.efi", "/usr/lib/ipxe/ipxe.efi"), ("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe")];
+
+fn vmlinuz(kernel: &Tree) -> Result<Raw, BakeError> {
+    let release = crate::modules::kernel_release(kernel)?;
+    Ok(Raw::plain(trees::file("kernel", kernel, &format!("/boot/vmlinuz-{release}"))?.to_vec()))
+}
+
+/// Bytes that were made, and their hash tree's numbers.
+struct Raw {
+    bytes: Vec<u8>,
+    verity: Option<kiln_model::manifest::Verity>,
+}
+
+impl Raw {
+    fn plain(bytes: Vec<u8>) -> Self {
+        Self { bytes, verity: None }
+    }
+}
+
+type Make<'a> = Box<dyn Fn() -> Result<Raw, BakeError> + Sync + Send + 'a>;
+
+struct Job<'a> {
+    name: String,
+    key: Sha256,
+    make: Make<'a>,
+}
+
+/// Runs jobs, as many at a time as there are processors, in order.
+fn run(jobs: &[Job<'_>], store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> Result<Vec<Built>, BakeError> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let results = Mutex::new(Ok(Vec::new()));
+    let worker = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            let start = Instant::now();
+            let result = job.run(store);
+            tell(Progress::Step(format!("built {}", job.name)));
+            let lap = (format!("  {}", job.name), start.elapsed());
+            laps.lock().unwrap_or_else(PoisonError::into_inner).push(lap);
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *results, result) {
+                (Ok(all), Ok(built)) => all.push(built),
+                (Ok(_), Err(error)) => *results = Err(error),
+                (Err(_), _) => return,
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(worker);
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Job<'a> {
+    fn new(name: &str, key: Key, make: impl Fn() -> Result<Raw, BakeError> + Sync + Send + 'a) -> Self {
+        Self { name: name.to_owned(), key: key.finish(), make: Box::new(make) }
+    }
+
+    fn run(&self, store: &ContentStore) -> Result<Built, BakeError> {
+        let wrong = |problem: String| BakeError::Content { root: self.name.clone(), problem };
+        let name: PartName =
+            self.name.parse().map_err(|e: kiln_model::ids::NameError| wrong(e.to_string()))?;
+        if let Some((part, bytes)) = self.remembered(store) {
+            return Ok(Built { name, part, bytes, cached: true });
+        }
+        let raw = (self.make)()?;
+        let sha256 = store.put(&raw.bytes)?;
+        let part = Part { size: raw.bytes.len() as u64, sha256, verity: raw.verity };
+        store.set_note(&self.key, &serde_json::to_vec(&part).map_err(|e| wrong(e.to_string()))?)?;
+        Ok(Built { name, part, bytes: raw.bytes, cached: false })
+    }
+
+    fn remembered(&self, store: &ContentStore) -> Option<(Part, Vec<u8>)> {
+        let part: Part = serde_json::from_slice(&store.note(&self.key)?).ok()?;
+        let bytes = store.get(&part.sha256)?;
+        Some((part, bytes))
+    }
+}
+
+/// The digest of everything that a part is made of, this program included: a builder that has changed
+/// never takes what an older one made.
+struct Key(sha2::Sha256);
+
+impl Key {
+    fn new(what: &str) -> Self {
+        static PROGRAM: OnceLock<Sha256> = OnceLock::new();
+        let program = PROGRAM.get_or_init(|| {
+            let program = std::env::current_exe().and_then(std::fs::read);
+            program.map_or_else(|_| Sha256::of(env!("CARGO_PKG_VERSION").as_bytes()), |b| Sha256::of(&b))
+        });
+        Self(sha2::Sha256::new()).add(program.as_bytes()).add(what.as_bytes())
+    }
+
+    /// Each input with its length before it, so that no two lists of inputs are one.
+    fn add(mut self, bytes: &[u8]) -> Self {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn finish(self) -> Sha256 {
+        Sha256::from_bytes(self.0.finalize().into())
+    }
+}
+
+/// A tree that is unpacked when somebody first needs it, once.
+struct Lazy<F> {
+    make: F,
+    tree: OnceLock<Tree>,
+    busy: Mutex<()>,
+}
+
+impl<F: Fn() -> Result<Tree, BakeError>> Lazy<F> {
+    fn new(make: F) -> Self {
+        Self { make, tree: OnceLock::new(), busy: Mutex::new(()) }
+    }
+
+    fn get(&self) -> Result<&Tree, BakeError> {
+        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.tree.get() {
+            Some(tree) => Ok(tree),
+            None => {
+                let tree = (self.make)()?;
+                Ok(self.tree.get_or_init(|| tree))
+            }
+        }
+    }
+}

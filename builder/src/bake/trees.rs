@@ -1,0 +1,256 @@
+//! What goes into each image: packages in, a small tree out.
+//!
+//! A function's tree is made by an allow-list (see [`crate::spec::FunctionSpec`]). Set-id bits are taken
+//! off everything: nothing in an image may gain rights by being run.
+
+use std::collections::BTreeSet;
+
+use kiln_model::{Arch, FunctionName};
+
+use super::BakeError;
+use super::packages::Fetched;
+use crate::deb::{Limits, USR_MERGED, unpack};
+use crate::elf;
+use crate::glob::Glob;
+use crate::lock::Lock;
+use crate::modules;
+use crate::spec::{LoadedFunction, SHELLS, Spec, TEMPLATES};
+use crate::tree::{Entry, Node, PathError, Tree, TreeError, TreePath};
+
+/// Folders of packages that no image needs; leaving them out while unpacking saves time and memory.
+const NEVER: &[&str] = &[
+    "/usr/share/bug/",
+    "/usr/share/doc/",
+    "/usr/share/info/",
+    "/usr/share/lintian/",
+    "/usr/share/locale/",
+    "/usr/share/man/",
+];
+
+/// Empty folders that the agent mounts on.
+const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
+
+/// Everything in the packages of one root.
+pub fn unpacked(root: &str, lock: &Lock, fetched: &Fetched) -> Result<Tree, BakeError> {
+    let mut tree = Tree::new();
+    let keep = |path: &TreePath| !NEVER.iter().any(|folder| path.as_str().starts_with(folder));
+    for package in lock.of_root(root) {
+        let bytes = fetched.get(&package.sha256).map_or(&[][..], Vec::as_slice);
+        unpack(bytes, &mut tree, &keep, Limits::default()).map_err(|source| BakeError::Package {
+            package: format!("{} {}", package.name, package.version),
+            source,
+        })?;
+    }
+    Ok(tree)
+}
+
+/// The image of one function.
+pub fn function(
+    name: &FunctionName,
+    function: &LoadedFunction,
+    all: &Tree,
+    arch: Arch,
+) -> Result<Tree, BakeError> {
+    let mut shoot = Planting::new(format!("fn/{name}"));
+    let mut wanted = shoot.fitting(all, &function.spec.keep)?;
+    for program in &function.spec.programs {
+        wanted.insert(shoot.program(all, program)?);
+    }
+    let closure = elf::closure(all, &wanted, arch)
+        .map_err(|source| BakeError::Elf { function: name.clone(), source })?;
+    wanted.extend(closure);
+    shoot.copy(all, &wanted)?;
+    shoot.links()?;
+    users(&mut shoot, function)?;
+    for (template, bytes) in &function.templates {
+        shoot.put(&format!("{TEMPLATES}/{template}"), Entry::file(bytes.as_slice()))?;
+    }
+    for config in &function.spec.configs {
+        // Something to bind the rendered file on.
+        shoot.put(&config.path, Entry::file(*b""))?;
+    }
+    let writable = function.spec.sandbox.writable.iter().map(String::as_str);
+    for folder in MOUNT_POINTS.iter().copied().chain(writable) {
+        shoot.folder(folder)?;
+    }
+    for folder in &function.spec.folders {
+        let owner = function.spec.users.iter().find(|u| u.name == folder.owner).map_or(0, |u| u.id);
+        shoot.put(&folder.path, Entry { mode: folder.mode.0, uid: owner, gid: owner, ..Entry::dir() })?;
+    }
+    shoot.finish()
+}
+
+/// The base: agent, modules, certificates, and nothing that could run anything else.
+pub fn base(spec: &Spec, agent: &[u8], kernel: &Tree, packages: &Tree) -> Result<Tree, BakeError> {
+    let mut shoot = Planting::new("base".to_owned());
+    let kept = shoot.fitting(packages, &spec.image.base.keep)?;
+    shoot.copy(packages, &kept)?;
+    certificates(&mut shoot)?;
+    let wanted: Vec<String> =
+        spec.profile.kernel.initrd_modules.iter().chain(&spec.profile.kernel.base_modules).cloned().collect();
+    let module_files = modules::load_order(kernel, &wanted)?;
+    shoot.copy(kernel, &module_files.into_iter().collect())?;
+    shoot.put("/usr/sbin/kiln-agent", Entry::program(agent))?;
+    shoot.links()?;
+    shoot.put("/etc/passwd", Entry::file(*b"root:x:0:0:root:/:/nonexistent\n"))?;
+    shoot.put("/etc/group", Entry::file(*b"root:x:0:\n"))?;
+    for folder in MOUNT_POINTS {
+        shoot.folder(folder)?;
+    }
+    shoot.finish()
+}
+
+/// One file of a tree, links followed; for the kernel and the loaders.
+pub fn file<'a>(root: &str, tree: &'a Tree, path: &str) -> Result<&'a [u8], BakeError> {
+    let mut at = TreePath::parse(path).ok();
+    for _ in 0..8 {
+        match at.as_ref().and_then(|p| Some((p, tree.get(p)?))) {
+            Some((_, Entry { node: Node::File(bytes), .. })) => return Ok(bytes),
+            Some((link, Entry { node: Node::Symlink(target), .. })) => at = elf::follow(link, target),
+            _ => break,
+        }
+    }
+    Err(BakeError::Content { root: root.to_owned(), problem: format!("its packages have no file `{path}`") })
+}
+
+/// A tree that grows, with the name that errors carry.
+struct Planting {
+    root: String,
+    tree: Tree,
+}
+
+impl Planting {
+    fn new(root: String) -> Self {
+        Self { root, tree: Tree::new() }
+    }
+
+    /// Files and links that fit a pattern; a pattern that nothing fits is a mistake.
+    fn fitting(&self, all: &Tree, patterns: &[Glob]) -> Result<BTreeSet<TreePath>, BakeError> {
+        let mut found = BTreeSet::new();
+        for pattern in patterns {
+            let files = all.iter().filter(|(_, e)| e.node != Node::Dir).map(|(path, _)| path);
+            let before = found.len();
+            found.extend(files.filter(|path| pattern.matches(path)).cloned());
+            if found.len() == before {
+                return Err(self.wrong(format!("nothing in its packages fits `{pattern}` of `keep`")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A program by its path; it must be one that can run without any other.
+    fn program(&self, all: &Tree, program: &str) -> Result<TreePath, BakeError> {
+        let path = self.path(program)?;
+        match all.get(&path).map(|e| &e.node) {
+            Some(Node::File(bytes)) if elf::is_elf(bytes) => Ok(path),
+            Some(Node::Symlink(_)) => Ok(path),
+            Some(_) => {
+                Err(self.wrong(format!("`{program}` of `programs` is a script; no image can run one")))
+            }
+            None => {
+                let names = all.iter().filter(|(_, e)| e.mode & 0o111 != 0 && e.node != Node::Dir);
+                let hint = crate::suggest::hint(program, names.map(|(path, _)| path.as_str()));
+                Err(self.wrong(format!("no package has the program `{program}`{hint}")))
+            }
+        }
+    }
+
+    /// Copies entries, with the owner and mode of the folders above them.
+    fn copy(&mut self, from: &Tree, paths: &BTreeSet<TreePath>) -> Result<(), BakeError> {
+        for path in paths {
+            let mut above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
+            above.reverse();
+            for at in above.iter().chain([path]) {
+                if let Some(entry) = from.get(at).filter(|_| at.as_str() != "/") {
+                    self.insert(at.clone(), Entry { mode: entry.mode & 0o1777, ..entry.clone() })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `/lib` → `usr/lib` and so on, for those there are; usrmerge has taken them off the root.
+    fn links(&mut self) -> Result<(), BakeError> {
+        for name in USR_MERGED {
+            if self.tree.get(&self.path(&format!("/usr/{name}"))?).is_some() {
+                self.put(&format!("/{name}"), Entry::symlink(format!("usr/{name}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &str) -> Result<(), BakeError> {
+        if self.tree.get(&self.path(path)?).is_some() {
+            return Ok(());
+        }
+        self.put(path, Entry::dir())
+    }
+
+    fn put(&mut self, path: &str, entry: Entry) -> Result<(), BakeError> {
+        let path = self.path(path)?;
+        self.insert(path, entry)
+    }
+
+    fn insert(&mut self, path: TreePath, entry: Entry) -> Result<(), BakeError> {
+        self.tree
+            .insert(path, entry)
+            .map_err(|source: TreeError| BakeError::Tree { root: self.root.clone(), source })
+    }
+
+    fn path(&self, text: &str) -> Result<TreePath, BakeError> {
+        TreePath::parse(text).map_err(|e: PathError| self.wrong(e.to_string()))
+    }
+
+    fn wrong(&self, problem: String) -> BakeError {
+        BakeError::Content { root: self.root.clone(), problem }
+    }
+
+    /// The tree, if it has no shell.
+    fn finish(self) -> Result<Tree, BakeError> {
+        let is_shell = |path: &TreePath, entry: &Entry| {
+            let in_path = path.parent().is_some_and(|p| p.as_str().ends_with("bin"));
+            in_path && entry.node != Node::Dir && SHELLS.contains(&path.file_name())
+        };
+        let shell =
+            self.tree.iter().find(|(path, entry)| is_shell(path, entry)).map(|(path, _)| path.clone());
+        match shell {
+            Some(path) => Err(BakeError::Shell { root: self.root, path }),
+            None => Ok(self.tree),
+        }
+    }
+}
+
+/// `/etc/passwd` and `/etc/group` as the packages' scripts would have made them.
+fn users(shoot: &mut Planting, function: &LoadedFunction) -> Result<(), BakeError> {
+    let mut passwd = "root:x:0:0:root:/:/nonexistent\n".to_owned();
+    let mut group = "root:x:0:\n".to_owned();
+    for user in &function.spec.users {
+        let (name, id) = (user.name.as_str(), user.id);
+        passwd += &format!("{name}:x:{id}:{id}::{}:/nonexistent\n", user.home);
+        group += &format!("{name}:x:{id}:\n");
+    }
+    for other in &function.spec.groups {
+        let members: Vec<&str> = other.members.iter().map(|m| m.as_str()).collect();
+        group += &format!("{}:x:{}:{}\n", other.name.as_str(), other.id, members.join(","));
+    }
+    shoot.put("/etc/passwd", Entry::file(passwd.into_bytes()))?;
+    shoot.put("/etc/group", Entry::file(group.into_bytes()))?;
+    shoot.put("/etc/nsswitch.conf", Entry::file(*b"passwd: files\ngroup: files\nhosts: files dns\n"))
+}
+
+/// One file of all certificates, as the script of `ca-certificates` would have made it.
+fn certificates(shoot: &mut Planting) -> Result<(), BakeError> {
+    let mut bundle = Vec::new();
+    for (path, entry) in shoot.tree.iter() {
+        if let Node::File(bytes) = &entry.node
+            && path.as_str().starts_with("/usr/share/ca-certificates/")
+        {
+            bundle.extend_from_slice(bytes);
+        }
+    }
+    if bundle.is_empty() {
+        return Ok(());
+    }
+    shoot.tree.remove(&shoot.path("/usr/share/ca-certificates")?);
+    shoot.put("/etc/ssl/certs/ca-certificates.crt", Entry::file(bundle))
+}
