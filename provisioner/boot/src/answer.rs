@@ -154,3 +154,92 @@ fn loader_for(code: u16, http: bool, loaders: &Loaders, server: &str) -> Result<
         BootAnswer::Loader { file: loader.file.clone(), because }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::firmware::TABLE;
+
+    fn client(vendor: &str, user: &str, architectures: &[u16]) -> Client {
+        Client {
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+            architectures: architectures.to_vec(),
+            user_class: user.into(),
+            vendor_class: vendor.into(),
+        }
+    }
+
+    fn loader(name: &str) -> Option<Loader> {
+        Some(Loader { file: format!("loader/00/{name}"), path: format!("repository/{name}") })
+    }
+
+    fn loaders() -> Loaders {
+        Loaders { bios: loader("undionly.kpxe"), efi_x64: loader("x64.efi"), efi_arm64: loader("arm64.efi") }
+    }
+
+    fn shown(client: &Client) -> String {
+        match answer(client, &loaders(), "http://s") {
+            BootAnswer::Loader { file, .. } => format!("tftp {file}"),
+            BootAnswer::Http { url, .. } => format!("http {url}"),
+            BootAnswer::Script { url, .. } => format!("script {url}"),
+            BootAnswer::Nothing { because } => format!("nothing: {because}"),
+        }
+    }
+
+    #[test]
+    fn each_firmware_gets_what_it_can_run() {
+        for (vendor, architectures, expected) in [
+            ("PXEClient:Arch:00000:UNDI:002001", &[0][..], "tftp loader/00/undionly.kpxe"),
+            ("PXEClient", &[], "tftp loader/00/undionly.kpxe"),
+            ("PXEClient:Arch:00007:UNDI:003016", &[7], "tftp loader/00/x64.efi"),
+            ("PXEClient", &[9], "tftp loader/00/x64.efi"),
+            ("PXEClient", &[11], "tftp loader/00/arm64.efi"),
+            ("PXEClient", &[6, 7], "tftp loader/00/x64.efi"),
+            ("HTTPClient:Arch:00016", &[16], "http http://s/repository/x64.efi"),
+            ("HTTPClient", &[19], "http http://s/repository/arm64.efi"),
+        ] {
+            assert_eq!(shown(&client(vendor, "", architectures)), expected, "{vendor} {architectures:?}");
+        }
+    }
+
+    #[test]
+    fn ipxe_gets_its_script_whatever_else_it_says() {
+        let url = "script http://s/boot/ipxe?mac=52:54:00:00:00:01&arch=${buildarch}";
+        for architectures in [&[][..], &[0], &[7], &[999]] {
+            let answer = shown(&client("PXEClient", "iPXE", architectures));
+            assert!(answer.starts_with(url), "{answer}");
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_booted_is_told_why() {
+        for (vendor, architectures, why) in [
+            ("", &[7][..], "no firmware asks"),
+            ("anaconda", &[], "no firmware asks"),
+            ("PXEClient", &[6], "which Kiln does not boot"),
+            ("PXEClient", &[999], "architecture 999 (option 93) is not known"),
+            ("PXEClient", &[16], "does not fit its vendor class"),
+            ("HTTPClient", &[7], "does not fit its vendor class"),
+        ] {
+            let answer = shown(&client(vendor, "", architectures));
+            assert!(answer.starts_with("nothing: ") && answer.contains(why), "{answer}");
+        }
+        let none = answer(&client("PXEClient", "", &[11]), &Loaders::default(), "http://s");
+        assert!(none.because().contains("no published image has iPXE for UEFI arm64"), "{none:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_client_sends_is_repeated(
+            vendor in any::<Vec<u8>>(), user in any::<Vec<u8>>(), codes in prop::collection::vec(0..50u16, 0..5)
+        ) {
+            let client = Client { vendor_class: vendor, user_class: user, ..client("", "", &codes) };
+            let answer = shown(&client);
+            let from_table = TABLE.iter().any(|row| answer.contains(row.name));
+            let fixed = ["no firmware asks", "is not known", "tftp loader/00/", "http http://s/", "script http://s/"];
+            prop_assert!(from_table || fixed.iter().any(|text| answer.contains(text)), "{}", answer);
+        }
+    }
+}

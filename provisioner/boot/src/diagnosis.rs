@@ -1,12 +1,190 @@
 //! Where a boot stopped, and the likeliest reason.
 
 use kiln_model::UnixMillis;
-use kiln_model::timeline::TimelineEntry;
+use kiln_model::timeline::{Step, TimelineEntry};
 
 /// Where the newest boot stopped and the likeliest cause; none when it is healthy or under way.
 ///
-/// `entries` are in order of time.
+/// `entries` are in order of time. The newest one says where the boot is; when nothing follows it for
+/// longer than that step should take, the table below says why that usually is.
 pub fn diagnose(entries: &[TimelineEntry], now: UnixMillis) -> Option<String> {
-    let _ = (entries, now);
-    todo!()
+    let last = entries.last()?;
+    let cause = cause(last.step, loader_runs(entries))?;
+    let age_s = now.since(last.at) / 1000;
+    if age_s < cause.patience_s {
+        return None;
+    }
+    let detail = match last.detail.as_str() {
+        "" => String::new(),
+        detail => format!(" ({detail})"),
+    };
+    Some(format!("stopped {age_s} s ago after \"{}\"{detail}: {}", last.step, cause.text))
+}
+
+/// What it means that nothing follows a step.
+struct Cause {
+    /// Seconds that the next step may take.
+    patience_s: u64,
+    text: &'static str,
+}
+
+/// Whether it is the boot loader that asks, and not the firmware: the newest boot has fetched one.
+fn loader_runs(entries: &[TimelineEntry]) -> bool {
+    let firmware = entries.iter().rev().take_while(|entry| entry.step < Step::Script);
+    firmware.map(|entry| entry.step).any(|step| step == Step::TftpDone)
+}
+
+/// The table. None for steps that nothing needs to follow.
+fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
+    let (patience_s, text) = match step {
+        Step::Discover => (
+            10,
+            "no offer was sent. The machine's network is not in fleet.toml, or its pool has no free address",
+        ),
+        Step::Offer => (
+            15,
+            "offers were sent and no request came. Look for a cable or a VLAN that carries one direction only, and for another DHCP server whose offer it took",
+        ),
+        Step::Request => (
+            10,
+            "the request was not acknowledged. It was meant for another DHCP server, or the lease could not be stored: see the server's log",
+        ),
+        Step::Nak => (
+            15,
+            "the machine wanted an address that is not its own here and did not ask for another one. Power-cycle it; it may have moved between networks",
+        ),
+        Step::Decline => (
+            15,
+            "the machine found its address in use by another one and took no other. Find what else uses it on this network",
+        ),
+        Step::Ack if loader_runs => (
+            20,
+            "iPXE has its address and did not fetch its script. Look for a firewall between the machine and the server's HTTP port",
+        ),
+        Step::Ack => (
+            20,
+            "the firmware has its address and fetched no boot loader. Look for a firewall on UDP port 69 and for network boot switched off in the firmware's settings",
+        ),
+        Step::TftpStart => (
+            60,
+            "the transfer stalled. Look for lost packets: a bad cable, a duplex mismatch, or an MTU that is smaller than the block size",
+        ),
+        Step::TftpFailed => (
+            10,
+            "the boot loader did not arrive. Look for lost packets and for a firewall that drops the transfer's port",
+        ),
+        Step::TftpDone => (
+            30,
+            "the boot loader was fetched and did not start. Switch Secure Boot off, and check that the firmware boots in the mode (UEFI or BIOS) that it asked in",
+        ),
+        Step::Script => (
+            30,
+            "the script was served and no kernel was fetched. The machine's screen says why; most often the connection broke",
+        ),
+        Step::Kernel => {
+            (60, "the initrd was not fetched. The machine's screen says why; most often the connection broke")
+        }
+        Step::Initrd => (
+            90,
+            "kernel and initrd were fetched and the agent has not spoken. Look at the console: Secure Boot refused the kernel, the kernel stopped, or the image has no driver for this network card",
+        ),
+        Step::Stage0 => (
+            30,
+            "the initrd found no network. The image lacks the driver of this network card, or the link is down",
+        ),
+        Step::NetworkUp => (
+            60,
+            "it got no intent that it may obey. Look at its clock, and whether the fleet's director key is the one in the image",
+        ),
+        Step::IntentVerified | Step::MetadataVerified => {
+            (60, "the image's signed documents did not arrive. Look at the repository that the server reads")
+        }
+        Step::ManifestVerified | Step::PartVerified => {
+            (120, "the image's parts arrive too slowly or not at all. Look for lost packets and a slow link")
+        }
+        Step::PartMounted => (
+            60,
+            "a part could not be mounted. The kernel lacks dm-verity or squashfs, or the machine has too little memory",
+        ),
+        Step::BaseStarted => (60, "no function was started. Look at the console"),
+        Step::FunctionStarted => {
+            (120, "the function does not become ready. Look at its log and its configuration")
+        }
+        Step::FunctionReady => (120, "not every function is healthy. Look at the functions' messages"),
+        Step::Refused => (
+            0,
+            "the machine refuses to run this. The part that is named was changed or damaged after it was signed: publish it again",
+        ),
+        Step::Failed => (0, "the machine gave this boot up for the reason that it names"),
+        Step::FellBack => {
+            (30, "it was given its last good image and does not fetch it. Look at the machine's screen")
+        }
+        Step::Draining => (300, "the traffic does not go away. Look at its neighbours"),
+        Step::Drained => (60, "it was drained and did not reboot. Look at the console"),
+        Step::Rebooting => (
+            240,
+            "it went down and did not come back. Look at its power and at the boot order in the firmware's settings: the network must come first",
+        ),
+        Step::Healthy => return None,
+    };
+    Some(Cause { patience_s, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(step: Step, at_s: u64) -> TimelineEntry {
+        TimelineEntry { at: UnixMillis(at_s * 1000), boot: None, step, detail: String::new() }
+    }
+
+    fn said(steps: &[Step], now_s: u64) -> Option<String> {
+        let entries: Vec<_> = steps.iter().map(|step| entry(*step, 100)).collect();
+        diagnose(&entries, UnixMillis(now_s * 1000))
+    }
+
+    #[test]
+    fn every_step_but_healthy_has_a_cause_that_is_said_when_its_time_is_over() {
+        for step in Step::ALL.iter().copied().filter(|step| *step != Step::Healthy) {
+            for loader_runs in [false, true] {
+                let row = cause(step, loader_runs).unwrap();
+                let steps: &[Step] = if loader_runs { &[Step::TftpDone, step] } else { &[step] };
+                let late = said(steps, 100 + row.patience_s).unwrap();
+                let expected = cause(step, super::loader_runs(&[entry(steps[0], 100), entry(step, 100)]));
+                assert!(late.contains(step.as_str()) && late.contains(expected.unwrap().text), "{late}");
+                if row.patience_s > 0 {
+                    assert_eq!(said(steps, 99 + row.patience_s), None, "{step} is still under way");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_healthy_machine_and_an_unseen_one_need_no_diagnosis() {
+        assert_eq!(said(&[Step::Failed, Step::Script, Step::Healthy], 100_000), None);
+        assert_eq!(said(&[], 100_000), None);
+    }
+
+    #[test]
+    fn the_firmware_and_the_loader_are_told_apart() {
+        let firmware = said(&[Step::Discover, Step::Ack], 200).unwrap();
+        let loader = said(&[Step::Ack, Step::TftpDone, Step::Discover, Step::Ack], 200).unwrap();
+        assert!(firmware.contains("port 69") && loader.contains("HTTP"), "{firmware}\n{loader}");
+        // The loader of the boot before this one does not count.
+        let next_boot = said(&[Step::TftpDone, Step::Script, Step::Healthy, Step::Discover, Step::Ack], 200);
+        assert_eq!(next_boot, Some(firmware));
+    }
+
+    #[test]
+    fn what_the_machine_named_is_said() {
+        let refused =
+            TimelineEntry { detail: "base: root hash differs".to_owned(), ..entry(Step::Refused, 100) };
+        let said = diagnose(&[refused], UnixMillis(101_000)).unwrap();
+        assert!(said.starts_with("stopped 1 s ago after \"refused\" (base: root hash differs): "), "{said}");
+    }
+
+    #[test]
+    fn a_clock_that_went_backwards_is_no_diagnosis() {
+        assert_eq!(said(&[Step::Offer], 1), None);
+    }
 }

@@ -63,3 +63,46 @@ fn explain_script(mac: MacAddr, machine: Option<Known<'_>>, to: &mut Explanation
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::{Arch, BootId, ImageId, Sha256, manifest::ImageRef};
+
+    use super::*;
+    use crate::answer::Loader;
+
+    fn explained(machine: Option<Known<'_>>) -> String {
+        let client = Client {
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+            architectures: vec![7],
+            user_class: Vec::new(),
+            vendor_class: b"PXEClient".to_vec(),
+        };
+        let loader = Loader { file: "loader/00/ipxe.efi".to_owned(), path: "repository/ipxe.efi".to_owned() };
+        let loaders = Loaders { efi_x64: Some(loader), ..Loaders::default() };
+        let Explanation { gets, because } = explain(&client, &loaders, "http://10.77.0.1", machine);
+        format!("gets\n  {}\nbecause\n  {}", gets.join("\n  "), because.join("\n  "))
+    }
+
+    #[test]
+    fn every_decision_has_its_reason() {
+        let name: MachineName = "r1".parse().unwrap();
+        let policy = BootPolicy { tries: 1, retry_s: 30 };
+        let image = |n: &str| ImageRef {
+            name: "edge-router".parse().unwrap(),
+            version: n.parse().unwrap(),
+            arch: Arch::X86_64,
+            id: ImageId(Sha256::of(n.as_bytes())),
+        };
+        let boot = BootId::of_token;
+        let shown = |ledger: &Ledger| explained(Some(Known { name: &name, ledger, policy: &policy }));
+        let new = Ledger::new(name.clone());
+        let wanted = new.want(&image("1"), &policy);
+        let served = wanted.serve(boot("1"), &policy).0;
+        let good =
+            served.healthy(&boot("1"), image("1").id).want(&image("2"), &policy).serve(boot("2"), &policy).0;
+        let fallen = good.failed(&boot("2"), image("2").id, "frr never became ready");
+        let all = [explained(None), shown(&new), shown(&wanted), shown(&served), shown(&fallen)];
+        insta::assert_snapshot!(all.join("\n\n"));
+    }
+}

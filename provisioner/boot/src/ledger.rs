@@ -252,7 +252,7 @@ impl Ledger {
 
     /// Why the wanted image gets no more tries.
     fn why_spent(&self, wanted: &ImageRef) -> String {
-        let spent = format!("{wanted} was served {} and was never healthy", times(self.tries));
+        let spent = format!("{wanted} was served {} and did not become healthy", times(self.tries));
         match self.failed.get(&wanted.id) {
             Some(failed) => format!("{spent} ({})", failed.reason),
             None => spent,
