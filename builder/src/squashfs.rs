@@ -66,7 +66,11 @@ impl BlockSize {
 }
 
 impl Options {
-    /// The options for an image: level and block size as measured, as many workers as processors.
+    /// The options for an image, with as many workers as processors.
+    ///
+    /// Level 15 in 256 KiB blocks, by measurement (`MEASURE=folder cargo test -p kiln-builder
+    /// levels_by_time -- --ignored --nocapture`): of 51 MiB of FRR and its libraries it makes 16.4 MiB
+    /// in about 2.7 s on two idle processors. Level 9 makes 17.6 MiB in 0.4 s, level 19 makes 16.1 MiB in 5.6 s.
     pub fn new(epoch: u32) -> Self {
         let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self { epoch, level: 15, block: BlockSize::K256, workers }

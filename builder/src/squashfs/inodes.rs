@@ -217,3 +217,24 @@ impl Bytes {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_its_header_cannot_reach() {
+        let path = TreePath::parse("/x").expect("a path");
+        let listed =
+            |number, block| Listed { path: &path, kind: FILE, inode: Reference { block, offset: 0 }, number };
+        let headers =
+            |listing: &[Listed<'_>]| (listing_bytes(listing).expect("fits").len() - listing.len() * 9) / 12;
+        assert_eq!(headers(&[]), 0);
+        assert_eq!(headers(&[listed(2, 0), listed(32_769, 0), listed(1, 0)]), 1);
+        assert_eq!(headers(&[listed(2, 0), listed(32_770, 0), listed(32_771, 0)]), 2);
+        assert_eq!(headers(&[listed(40_000, 0), listed(2, 0)]), 2);
+        assert_eq!(headers(&[listed(2, 0), listed(3, 8000), listed(4, 0)]), 3);
+        assert_eq!(headers(&(1..257).map(|number| listed(number, 0)).collect::<Vec<_>>()), 1);
+        assert_eq!(headers(&(1..258).map(|number| listed(number, 0)).collect::<Vec<_>>()), 2);
+    }
+}
