@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{DAY, NOW, bundle_file, fleet, key, root_bytes};
+use common::{DAY, NOW, bundle_file, fleet, key, meta_of, root_bytes};
 use kiln_model::UnixMillis;
-use kiln_signing::Fault;
 use kiln_signing::bundle::Bundle;
 use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys};
 use kiln_signing::repository::{PublishKeys, Published, Repository, RepositoryError, init, publish, refresh};
+use kiln_signing::tuf::{Expires, Snapshot, TargetInfo, Timestamp};
+use kiln_signing::{Fault, envelope};
 use proptest::prelude::*;
 
 struct Scene {
@@ -41,8 +43,8 @@ impl Scene {
     }
 
     /// Every file of the repository with its bytes.
-    fn files(&self) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
-        fn walk(folder: &Path, found: &mut std::collections::BTreeMap<PathBuf, Vec<u8>>) {
+    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
             for entry in std::fs::read_dir(folder).expect("a folder") {
                 let path = entry.expect("an entry").path();
                 match path.is_dir() {
@@ -51,7 +53,7 @@ impl Scene {
                 }
             }
         }
-        let mut found = std::collections::BTreeMap::new();
+        let mut found = BTreeMap::new();
         walk(&self.repository(), &mut found);
         found
     }
@@ -172,6 +174,54 @@ fn an_empty_repository_is_one_too_and_is_made_once() {
     init(&scene.repository(), &scene.root, &scene.keys, NOW.plus(5000)).expect("left alone");
     assert_eq!(scene.files(), before);
     assert!(scene.load(NOW).expect("loaded").images().is_empty());
+}
+
+/// Signs the repository's list of files again after `change`, as somebody with every key would.
+fn relist(scene: &Scene, change: impl FnOnce(&mut BTreeMap<String, TargetInfo>)) {
+    let mut targets = scene.load(NOW).expect("loaded").targets().targets().clone();
+    change(&mut targets.targets);
+    let targets = envelope::sign(&targets, &[&key(2)]).expect("signed");
+    let expires = Expires::after(NOW, DAY);
+    let snapshot = Snapshot::new(1, expires, [("targets.json".to_owned(), meta_of(1, &targets))].into());
+    let snapshot = envelope::sign(&snapshot, &[&key(3)]).expect("signed");
+    let timestamp = Timestamp::new(1, expires, meta_of(1, &snapshot));
+    let timestamp = envelope::sign(&timestamp, &[&key(4)]).expect("signed");
+    for (file, bytes) in
+        [("1.targets.json", targets), ("1.snapshot.json", snapshot), ("timestamp.json", timestamp)]
+    {
+        std::fs::write(scene.repository().join("metadata").join(file), bytes).expect("written");
+    }
+}
+
+#[test]
+fn a_manifest_that_contradicts_the_list_of_files_is_damage() {
+    let scene = Scene::new();
+    scene.publish(&scene.bundle("1", "a"), NOW).expect("published");
+    relist(&scene, |files| {
+        files.insert("edge-router/1/x86_64/base".to_owned(), TargetInfo::of(b"another base"));
+    });
+    let read = scene.load(NOW).expect("metadata is good");
+    assert!(read.images().is_empty());
+    let wanted = "edge-router/1/x86_64/manifest.json: it and the list of files disagree about base";
+    assert_eq!(read.damaged()[0].to_string(), wanted);
+}
+
+#[test]
+fn a_manifest_under_another_images_name_is_damage() {
+    let scene = Scene::new();
+    scene.publish(&scene.bundle("1", "a"), NOW).expect("published");
+    let from = scene.repository().join("targets/edge-router/1");
+    std::fs::rename(from, scene.repository().join("targets/edge-router/9")).expect("moved");
+    relist(&scene, |files| {
+        *files = std::mem::take(files)
+            .into_iter()
+            .map(|(name, info)| (name.replace("/1/", "/9/"), info))
+            .collect();
+    });
+    let read = scene.load(NOW).expect("metadata is good");
+    assert!(read.images().is_empty());
+    let wanted = "edge-router/9/x86_64/manifest.json: this is the manifest of edge-router/1/x86_64";
+    assert_eq!(read.damaged()[0].to_string(), wanted);
 }
 
 #[test]

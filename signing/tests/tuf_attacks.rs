@@ -3,7 +3,7 @@
 mod common;
 
 use common::{DAY, Metadata, NOW, Versions, fleet, key, meta_of, metadata, root_bytes, root_document, set};
-use kiln_signing::tuf::{Expires, Floor, Role, Root, Timestamp, TrustedRoot};
+use kiln_signing::tuf::{Expires, FileMeta, Floor, Role, Root, Snapshot, Timestamp, TrustedRoot};
 use kiln_signing::{Document, Fault, KeySet, PrivateKey, VerifyError, envelope};
 use proptest::prelude::*;
 
@@ -122,11 +122,50 @@ fn mix_and_match_documents_of_two_states_do_not_go_together() {
 fn mix_and_match_versions_must_agree_where_no_digest_is_stated() {
     let keys = fleet();
     let honest = good();
-    let bare = kiln_signing::tuf::FileMeta { version: 7, length: None, hashes: None };
+    let bare = FileMeta { version: 7, length: None, hashes: None };
     let timestamp = Timestamp::new(3, Expires::after(NOW, DAY), bare);
     let timestamp = envelope::sign(&timestamp, &[&keys.timestamp]).expect("signed");
     let error = refused(Metadata { timestamp, ..honest }.follow(NOW, Floor::default()));
     assert_eq!((error.part(), error.fault()), ("7.snapshot.json", &Fault::Version { expected: 7, found: 3 }));
+}
+
+#[test]
+fn mix_and_match_a_list_of_files_of_another_version_or_with_another_digest() {
+    let (keys, honest) = (fleet(), good());
+    let with = |meta: FileMeta| {
+        let snapshot = Snapshot::new(3, Expires::after(NOW, DAY), [("targets.json".to_owned(), meta)].into());
+        let snapshot = envelope::sign(&snapshot, &[&keys.snapshot]).expect("signed");
+        let timestamp = Timestamp::new(3, Expires::after(NOW, DAY), meta_of(3, &snapshot));
+        let timestamp = envelope::sign(&timestamp, &[&keys.timestamp]).expect("signed");
+        refused(Metadata { snapshot, timestamp, ..honest.clone() }.follow(NOW, Floor::default()))
+    };
+    let error = with(FileMeta { version: 4, length: None, hashes: None });
+    assert_eq!((error.part(), error.fault()), ("4.targets.json", &Fault::Version { expected: 4, found: 3 }));
+    // Two lists of the same version, both signed: only the one that the snapshot means will do.
+    let other = metadata(&keys, Versions::all(3), b"kernal").targets;
+    let error = with(meta_of(3, &other));
+    assert_eq!(error.part(), "3.targets.json");
+    assert!(matches!(error.fault(), Fault::Digest { .. }), "{error}");
+    let error = with(meta_of(3, &[&other[..], b" "].concat()));
+    assert!(matches!(error.fault(), Fault::Length { .. }), "{error}");
+}
+
+#[test]
+fn a_root_that_its_own_keys_have_not_signed_is_no_root() {
+    let root = root_document(1, Expires::after(NOW, DAY), &fleet());
+    let root = envelope::sign(&root, &[&key(66)]).expect("signed");
+    let error = TrustedRoot::new(&root).map(drop).expect_err("a stranger's");
+    assert_eq!(error.part(), "root.json");
+    assert!(matches!(error.fault(), Fault::Signatures { good: 0, needed: 1, .. }), "{error}");
+}
+
+#[test]
+fn another_major_version_of_the_specification_is_refused() {
+    let mut root = root_document(1, Expires::after(NOW, DAY), &fleet());
+    root.spec_version = "2.0.0".to_owned();
+    let root = envelope::sign(&root, &[&key(1)]).expect("signed");
+    let error = TrustedRoot::new(&root).map(drop).expect_err("unknown");
+    assert!(error.to_string().contains("`spec_version` is `2.0.0`"), "{error}");
 }
 
 #[test]
@@ -166,7 +205,7 @@ fn endless_data_every_step_has_a_limit_before_it_is_fetched() {
     let error = root.timestamp(&endless, NOW, Floor::default()).expect_err("too long");
     assert_eq!(error.fault(), &Fault::TooLong { limit: 16 * 1024, found: 20_000 });
     // A signed length is believed only up to a limit of our own.
-    let greedy = kiln_signing::tuf::FileMeta { version: 1, length: Some(u64::MAX), hashes: None };
+    let greedy = FileMeta { version: 1, length: Some(u64::MAX), hashes: None };
     let greedy = Timestamp::new(3, Expires::after(NOW, DAY), greedy);
     let greedy = envelope::sign(&greedy, &[&fleet().timestamp]).expect("signed");
     let greedy = root.timestamp(&greedy, NOW, Floor::default()).expect("timestamp");
@@ -205,7 +244,7 @@ fn key_compromise_one_key_of_a_threshold_of_two_is_not_enough() {
 fn restate(state: &mut Metadata) {
     let keys = fleet();
     let named = [("targets.json".to_owned(), meta_of(3, &state.targets))].into();
-    let snapshot = kiln_signing::tuf::Snapshot::new(3, Expires::after(NOW, DAY), named);
+    let snapshot = Snapshot::new(3, Expires::after(NOW, DAY), named);
     state.snapshot = envelope::sign(&snapshot, &[&keys.snapshot]).expect("signed");
     let timestamp = Timestamp::new(3, Expires::after(NOW, DAY), meta_of(3, &state.snapshot));
     state.timestamp = envelope::sign(&timestamp, &[&keys.timestamp]).expect("signed");
