@@ -71,13 +71,8 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A key that cannot be used.
-    #[error("{path}: {source}")]
-    Key {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: kiln_signing::KeyError,
-    },
+    #[error(transparent)]
+    Key(#[from] kiln_signing::KeyError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] kiln_store::StoreError),

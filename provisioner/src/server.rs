@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_model::fleet::{MachineSpec, Serve};
 use kiln_model::{MachineName, UnixMillis};
-use kiln_signing::PrivateKey;
+use kiln_signing::fleet::load_key;
 use kiln_store::Store;
 
 use crate::config::{FleetState, ServerConfig};
@@ -42,10 +42,7 @@ impl Server {
     pub fn new(config: ServerConfig, store: Arc<dyn Store>) -> Result<(Arc<Self>, Writer), ServeError> {
         let kiln = config.kiln;
         let root = read(&kiln.trust.join("root.json"))?;
-        let director = kiln.keys.join("director.json");
-        let text = fs::read_to_string(&director).map_err(ServeError::file("read", &director))?;
-        let key =
-            PrivateKey::from_json(&text).map_err(|source| ServeError::Key { path: director, source })?;
+        let key = load_key(&kiln.keys.join("director.json"))?;
         let (timelines, writer) = Timelines::new();
         let server = Self {
             serve: kiln.serve,

@@ -1,1 +1,7 @@
-//! The whole server on loopback.
+//! The whole server on loopback, over real sockets, with a real repository and an agent that verifies.
+
+mod agent;
+mod boot;
+mod fleet;
+mod operator;
+mod wire;
