@@ -112,6 +112,6 @@ mod tests {
     fn the_first_candidate_never_changes_between_versions() {
         let first =
             candidates(pool(0x0a4d_0064, 100), MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]), true, 25).next();
-        assert_eq!(first, Some(Ipv4Addr::new(10, 77, 0, 0)));
+        assert_eq!(first, Some(Ipv4Addr::new(10, 77, 0, 151)));
     }
 }
