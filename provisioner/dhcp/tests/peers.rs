@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const MAC: &str = "52:54:00:77:00:0b";
@@ -13,7 +14,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Two namespaces and a wire between them; the server runs in the first. All of it ends when dropped.
 struct Wire {
     names: [String; 2],
-    server: Option<Child>,
+    server: Option<(Child, JoinHandle<String>)>,
 }
 
 impl Wire {
@@ -38,11 +39,16 @@ impl Wire {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", server]).arg(example).args(["wire", MAC, "10.77.0.11"]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("iproute2 is installed");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
-        // One byte at a time: what follows is for `log`.
-        let stdout = child.stdout.as_mut().expect("piped");
-        BufReader::with_capacity(1, stdout).read_line(&mut line).expect("a line");
-        wire.server = Some(child);
+        output.read_line(&mut line).expect("a line");
+        // Read on: a full pipe would stop the server.
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).expect("text");
+            text
+        });
+        wire.server = Some((child, log));
         assert_eq!(line, "ready\n", "cargo build -p kiln-dhcp --example serve");
         wire
     }
@@ -57,17 +63,16 @@ impl Wire {
 
     /// Ends the server; what it said.
     fn log(mut self) -> String {
-        let server = self.server.as_mut().expect("it ran");
+        let (mut server, log) = self.server.take().expect("it ran");
         server.kill().expect("it ran");
-        let mut text = String::new();
-        server.stdout.as_mut().expect("piped").read_to_string(&mut text).expect("text");
-        text
+        server.wait().expect("it ended");
+        log.join().expect("text")
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
+        if let Some((server, _)) = &mut self.server {
             let _ = (server.kill(), server.wait());
         }
         for name in &self.names {
