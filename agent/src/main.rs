@@ -4,25 +4,36 @@
 //! `sandbox SLOT`. See ARCHITECTURE.md, "Booting" and "On the box".
 
 mod agentd;
+mod boot;
+mod cmdline;
+mod console;
+mod http;
 mod init;
+mod journal;
+mod network;
 mod sandbox;
+mod slot;
 mod stage0;
+mod sys;
+mod trust;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args();
-    let program = words.next().unwrap_or_default();
-    if program == "/init" && std::process::id() == 1 {
-        return init::run(init::Phase::Initrd);
-    }
-    match (words.next().as_deref(), words.next()) {
-        (Some("init"), None) => init::run(init::Phase::Base),
-        (Some("stage0"), _) => stage0::run(),
-        (Some("agentd"), _) => agentd::run(),
-        (Some("sandbox"), Some(slot)) => sandbox::run(&slot),
+    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        // The kernel adds words of its command line that it does not know.
+        ["/init", ..] if std::process::id() == 1 => init::run(init::Phase::Initrd),
+        [_, "init"] => init::run(init::Phase::Base),
+        [_, "stage0"] => stage0::run(None),
+        [_, "stage0", started] => stage0::run(Some(started)),
+        [_, "agentd"] => agentd::run(),
+        [_, "sandbox", slot] => sandbox::run(slot),
         _ => {
-            eprintln!("kiln-agent: one of `init`, `stage0`, `agentd`, `sandbox SLOT` is wanted as the first word");
+            eprintln!(
+                "kiln-agent: one of `init`, `stage0`, `agentd`, `sandbox SLOT` is wanted as the first word"
+            );
             ExitCode::from(2)
         }
     }

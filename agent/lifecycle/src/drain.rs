@@ -88,9 +88,7 @@ impl DrainMachine {
 
     fn abort(&self, why: &str, effects: &mut Vec<Effect>) -> Outcome {
         let begun = self.functions.iter().take(self.at + 1).rev();
-        effects.extend(
-            begun.map(|(f, d)| Effect::Undrain { function: f.clone(), command: d.undo.clone() }),
-        );
+        effects.extend(begun.map(|(f, d)| Effect::Undrain { function: f.clone(), command: d.undo.clone() }));
         let name = self.functions.get(self.at).map(|(f, _)| f.to_string()).unwrap_or_default();
         Outcome::Aborted(format!("{name} could not be drained: {why}"))
     }

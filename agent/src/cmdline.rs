@@ -1,0 +1,175 @@
+//! What the boot script tells the box, on the kernel's command line (ARCHITECTURE.md, "Booting").
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use kiln_model::intent::Ipv4Cidr;
+use kiln_model::{BootId, MacAddr, MachineName};
+use serde::{Deserialize, Serialize};
+
+/// The kernel's command line, as it is shown in `/proc`.
+pub const PATH: &str = "/proc/cmdline";
+
+/// What the boot script tells the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootParameters {
+    /// Where the provisioner answers HTTP.
+    pub server: SocketAddrV4,
+    /// This boot's token.
+    pub token: String,
+    /// Who this machine is. It is believed only when a signed intent says the same.
+    pub machine: MachineName,
+    /// The interface the machine boots from.
+    pub mac: MacAddr,
+    /// Its address.
+    pub address: Ipv4Cidr,
+    /// The way to other networks.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A command line that no boot script of ours has written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CmdlineError {
+    /// A word is not there.
+    #[error("the kernel command line has no `{0}=…`; this machine must be booted by `kiln serve`")]
+    Missing(&'static str),
+    /// A word is there twice with different values.
+    #[error("the kernel command line has `{0}=…` twice")]
+    Twice(&'static str),
+    /// A word's value cannot be read.
+    #[error("the kernel command line has `{key}={found}`: {why}")]
+    Value {
+        /// The word.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl BootParameters {
+    /// Reads the `kiln.*` words; others are the kernel's.
+    ///
+    /// # Errors
+    /// Names the word that is missing or wrong.
+    pub fn parse(cmdline: &str) -> Result<Self, CmdlineError> {
+        let token = required(cmdline, "kiln.token")?;
+        if token.len() != 32 || !token.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            // Not quoted: a console is read by many.
+            let why = "32 lower-case hex digits are wanted".to_owned();
+            return Err(CmdlineError::Value { key: "kiln.token", found: "…".to_owned(), why });
+        }
+        Ok(Self {
+            server: parse("kiln.server", required(cmdline, "kiln.server")?, server)?,
+            token: token.to_owned(),
+            machine: parse("kiln.machine", required(cmdline, "kiln.machine")?, from_str)?,
+            mac: parse("kiln.mac", required(cmdline, "kiln.mac")?, from_str)?,
+            address: parse("kiln.address", required(cmdline, "kiln.address")?, from_str)?,
+            gateway: match optional(cmdline, "kiln.gateway")? {
+                Some(text) => Some(parse("kiln.gateway", text, from_str)?),
+                None => None,
+            },
+        })
+    }
+
+    /// The public half of the token.
+    pub fn boot(&self) -> BootId {
+        BootId::of_token(&self.token)
+    }
+}
+
+fn optional<'a>(cmdline: &'a str, key: &'static str) -> Result<Option<&'a str>, CmdlineError> {
+    let mut values = cmdline
+        .split_ascii_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter_map(|(name, value)| (name == key).then_some(value));
+    let first = values.next();
+    if values.any(|other| Some(other) != first) { Err(CmdlineError::Twice(key)) } else { Ok(first) }
+}
+
+fn required<'a>(cmdline: &'a str, key: &'static str) -> Result<&'a str, CmdlineError> {
+    optional(cmdline, key)?.filter(|value| !value.is_empty()).ok_or(CmdlineError::Missing(key))
+}
+
+fn parse<T>(key: &'static str, text: &str, read: fn(&str) -> Result<T, String>) -> Result<T, CmdlineError> {
+    read(text).map_err(|why| {
+        let found = text.chars().take(80).collect();
+        CmdlineError::Value { key, found, why }
+    })
+}
+
+fn from_str<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: T::Err| e.to_string())
+}
+
+/// `http://IP[:PORT]`.
+fn server(text: &str) -> Result<SocketAddrV4, String> {
+    let wanted = || "`http://ADDRESS[:PORT]` is wanted".to_owned();
+    let address = text.strip_prefix("http://").ok_or_else(wanted)?.trim_end_matches('/');
+    let with_port = address.parse().ok();
+    with_port.or_else(|| Some(SocketAddrV4::new(address.parse().ok()?, 80))).ok_or_else(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = "console=ttyS0 panic=10 kiln.server=http://10.77.0.1:8080 \
+        kiln.token=00112233445566778899aabbccddeeff kiln.machine=r1 kiln.mac=52:54:00:00:00:01 \
+        kiln.address=10.77.0.11/24 initrd=initrd";
+
+    #[test]
+    fn the_boot_scripts_words_are_read() {
+        let read = BootParameters::parse(GOOD).expect("good");
+        assert_eq!(read.server, "10.77.0.1:8080".parse().expect("address"));
+        assert_eq!(read.address.to_string(), "10.77.0.11/24");
+        assert_eq!(read.gateway, None);
+        let default_port = GOOD.replace(":8080", "");
+        assert_eq!(BootParameters::parse(&default_port).expect("good").server.port(), 80);
+        let routed = format!("{GOOD} kiln.gateway=10.77.0.254");
+        assert_eq!(
+            BootParameters::parse(&routed).expect("good").gateway,
+            Some(Ipv4Addr::new(10, 77, 0, 254))
+        );
+    }
+
+    #[test]
+    fn each_missing_word_is_named() {
+        for key in ["kiln.server", "kiln.token", "kiln.machine", "kiln.mac", "kiln.address"] {
+            let without: Vec<&str> = GOOD.split(' ').filter(|word| !word.starts_with(key)).collect();
+            assert_eq!(BootParameters::parse(&without.join(" ")), Err(CmdlineError::Missing(key)));
+        }
+    }
+
+    #[test]
+    fn contradictions_and_nonsense_are_refused() {
+        for bad in [
+            format!("{GOOD} kiln.machine=r2"),
+            GOOD.replace("http://", "https://"),
+            GOOD.replace("/24", "/33"),
+            GOOD.replace("00112233", "zz112233"),
+            GOOD.replace("52:54", "52-"),
+        ] {
+            assert!(BootParameters::parse(&bad).is_err(), "{bad}");
+        }
+        assert!(
+            BootParameters::parse(&format!("{GOOD} kiln.machine=r1")).is_ok(),
+            "the same twice is no harm"
+        );
+    }
+
+    #[test]
+    fn a_wrong_token_is_not_shown() {
+        let bad = GOOD.replace("00112233445566778899aabbccddeeff", "secret");
+        assert!(!BootParameters::parse(&bad).expect_err("bad").to_string().contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,300}") {
+            let _ = BootParameters::parse(&text);
+        }
+    }
+}

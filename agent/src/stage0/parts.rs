@@ -1,0 +1,139 @@
+//! Fetching the parts of an image into RAM, and believing none before its last byte is checked.
+
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
+use std::path::PathBuf;
+
+use kiln_model::manifest::{ImageRef, Manifest, Part};
+use kiln_model::{PartName, Sha256};
+use kiln_signing::{Fault, VerifyError};
+use rustix::mount::MountFlags;
+use sha2::Digest as _;
+
+use crate::http::{Client, HttpError, retrying};
+use crate::trust::repository_path;
+
+/// Why a part cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// It is not what was signed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// It could not be fetched.
+    #[error("{part}: {source}")]
+    Fetch {
+        /// Which part.
+        part: PartName,
+        /// What failed.
+        source: HttpError,
+    },
+    /// The box is too small.
+    #[error("the image's parts need {needed} MiB of memory, and {free} MiB are free; give the machine more")]
+    Memory {
+        /// MiB that the parts have.
+        needed: u64,
+        /// MiB that are free.
+        free: u64,
+    },
+    /// The kernel refused.
+    #[error("{part}: {what}: {why}")]
+    System {
+        /// Which part.
+        part: String,
+        /// What was to be done.
+        what: &'static str,
+        /// What the kernel said.
+        why: io::Error,
+    },
+}
+
+impl PartError {
+    /// The part that was refused; none when it could not be had at all.
+    pub fn refused_part(&self) -> Option<&str> {
+        match self {
+            Self::Verify(error) => Some(error.part()),
+            _ => None,
+        }
+    }
+}
+
+/// Where parts are kept: a file system in RAM that is as large as they are.
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Makes room for the parts that are mounted.
+    ///
+    /// # Errors
+    /// The box has too little memory.
+    pub fn mount(manifest: &Manifest) -> Result<Self, PartError> {
+        let sizes = manifest.parts.values().filter(|part| part.verity.is_some()).map(|part| part.size);
+        let needed = sizes.fold(0_u64, u64::saturating_add);
+        let memory = rustix::system::sysinfo();
+        let free = memory.freeram.saturating_mul(u64::from(memory.mem_unit));
+        if needed > free {
+            return Err(PartError::Memory { needed: needed >> 20, free: free >> 20 });
+        }
+        let folder = PathBuf::from("/run/kiln/parts");
+        // One page for each file's rounding, and some for the folder.
+        let options = format!("mode=0700,size={}", needed + 1024 * 1024);
+        let mounted = std::fs::create_dir_all(&folder).and_then(|()| mount_tmpfs(&folder, &options));
+        mounted.map_err(|why| PartError::System { part: "parts".to_owned(), what: "making room", why })?;
+        Ok(Self { folder })
+    }
+
+    /// Fetches one part and checks its length and digest.
+    ///
+    /// # Errors
+    /// Names the part.
+    pub async fn fetch(
+        &self,
+        client: &Client,
+        image: &ImageRef,
+        name: &PartName,
+        part: &Part,
+    ) -> Result<File, PartError> {
+        let path = repository_path(image, name.as_str(), &part.sha256);
+        let system = |why| PartError::System { part: name.to_string(), what: "keeping it in RAM", why };
+        let target = self.folder.join(name.as_str().replace('/', "."));
+        let mut file = File::create_new(&target).map_err(system)?;
+        let mut attempt = async || {
+            let mut hasher = sha2::Sha256::new();
+            let mut length = 0_u64;
+            let start = |e: io::Error| HttpError::Network { path: path.clone(), why: e.to_string() };
+            file.set_len(0).and_then(|()| file.rewind()).map_err(start)?;
+            let sink = |piece: &[u8]| {
+                hasher.update(piece);
+                length += piece.len() as u64;
+                file.write_all(piece)
+            };
+            client.stream(&path, part.size, sink).await?;
+            Ok((length, Sha256::from_bytes(hasher.finalize().into())))
+        };
+        let (length, digest) = match retrying(&mut attempt).await {
+            Ok(found) => found,
+            Err(HttpError::TooLong { limit, .. }) => {
+                return Err(refused(name, Fault::TooLong { limit, found: limit + 1 }));
+            }
+            Err(source) => return Err(PartError::Fetch { part: name.clone(), source }),
+        };
+        if length != part.size {
+            return Err(refused(name, Fault::Length { expected: part.size, found: length }));
+        }
+        if digest != part.sha256 {
+            return Err(refused(name, Fault::Digest { expected: part.sha256, found: digest }));
+        }
+        File::open(&target).map_err(system)
+    }
+}
+
+fn refused(name: &PartName, fault: Fault) -> PartError {
+    VerifyError::new(name.as_str(), fault).into()
+}
+
+fn mount_tmpfs(folder: &std::path::Path, options: &str) -> io::Result<()> {
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = std::ffi::CString::new(options)?;
+    Ok(rustix::mount::mount("tmpfs", folder, "tmpfs", flags, options.as_c_str())?)
+}

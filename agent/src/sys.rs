@@ -1,0 +1,18 @@
+//! The only place of the agent with `unsafe`: system calls that no library covers.
+//!
+//! Every function here is safe to call with any arguments: it checks what it is given, passes the kernel
+//! pointers to memory that it owns for the whole call, and turns a refusal into an [`std::io::Error`].
+#![allow(unsafe_code)]
+
+pub mod device_mapper;
+pub mod loop_device;
+pub mod process;
+pub mod signals;
+pub mod watchdog;
+
+use std::io;
+
+/// The result of a call that says -1 for failure.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,226 @@
+//! From "the network says" to "it is signed": intent, metadata and manifest, in this order.
+//!
+//! Both stage 0 and the daemon come through here; nothing of an image is believed before it has.
+
+use std::path::{Path, PathBuf};
+
+use kiln_lifecycle::intent::{self, IntentRefusal};
+use kiln_model::intent::{Generation, Intent, Purpose};
+use kiln_model::manifest::{ImageRef, Manifest};
+use kiln_model::timeline::Step;
+use kiln_model::{Sha256, UnixMillis};
+use kiln_signing::tuf::{self, Floor, Role, TrustedRoot, TrustedTargets};
+use kiln_signing::{Document, Fault, KeyError, KeySet, VerifyError, envelope};
+use serde::Deserialize;
+
+use crate::cmdline::BootParameters;
+use crate::http::{Client, HttpError};
+
+/// Where a running box keeps what its initrd trusts.
+pub const FOLDER: &str = "/run/kiln/trust";
+/// Where it keeps the time at which the image was made.
+pub const BUILD: &str = "/run/kiln/trust/build.json";
+
+/// Why something was not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// It is not what was signed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The intent is signed and must not be obeyed.
+    #[error("intent: {0}")]
+    Intent(#[from] IntentRefusal),
+    /// It could not be fetched.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The box's own trust anchors cannot be read.
+    #[error("{path}: {why}; bake the image again")]
+    Anchor {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl TrustError {
+    /// The part that was refused; none when nothing was refused, because nothing came.
+    pub fn refused_part(&self) -> Option<&str> {
+        match self {
+            Self::Verify(error) => Some(error.part()),
+            Self::Intent(_) => Some("intent"),
+            Self::Anchor { .. } => Some("initrd"),
+            Self::Http(HttpError::TooLong { path, .. }) => Some(path),
+            Self::Http(_) => None,
+        }
+    }
+}
+
+/// What a box believes from the start: it came in its initrd.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    root: TrustedRoot,
+    director: KeySet,
+    /// It cannot be earlier than this.
+    epoch: u64,
+}
+
+#[derive(Deserialize)]
+struct Build {
+    epoch: u64,
+}
+
+impl Trust {
+    /// Reads the anchors in `folder` and the build's time beside it.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read.
+    pub fn load(folder: &Path, build: &Path) -> Result<Self, TrustError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|e| TrustError::Anchor { path: path.to_owned(), why: e.to_string() })
+        };
+        let director = folder.join("director.json");
+        let keys = KeySet::from_json(&read(&director)?)
+            .map_err(|e: KeyError| TrustError::Anchor { path: director, why: e.to_string() })?;
+        let text = read(build)?;
+        let build: Build = serde_json::from_slice(&text)
+            .map_err(|e| TrustError::Anchor { path: build.to_owned(), why: e.to_string() })?;
+        Ok(Self {
+            root: TrustedRoot::new(&read(&folder.join("root.json"))?)?,
+            director: keys,
+            epoch: build.epoch,
+        })
+    }
+
+    /// The time, which is never before the image was made: a clock without a battery says 1970.
+    pub fn now(&self) -> UnixMillis {
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let seconds = u64::try_from(clock.tv_sec).unwrap_or(0).max(self.epoch);
+        UnixMillis(seconds.saturating_mul(1000))
+    }
+
+    /// Checks an intent's signature, machine, generation and expiry.
+    ///
+    /// # Errors
+    /// Says why it is not obeyed.
+    pub fn intent(
+        &self,
+        bytes: &[u8],
+        parameters: &BootParameters,
+        seen: Option<Generation>,
+    ) -> Result<Intent, TrustError> {
+        let verified = envelope::verify::<Intent>(bytes, &self.director, Document::INTENT)?.into_inner();
+        intent::check(&verified, &parameters.machine, parameters.mac, seen, self.now())?;
+        Ok(verified)
+    }
+
+    /// Fetches and checks the manifest that an intent names, with the whole chain above it, and what
+    /// metadata this box has seen now. `passed` is told each step.
+    ///
+    /// # Errors
+    /// Names what was refused.
+    pub async fn manifest(
+        &self,
+        client: &Client,
+        intent: &Intent,
+        floor: Floor,
+        mut passed: impl FnMut(Step, String),
+    ) -> Result<(Manifest, Floor), TrustError> {
+        let (bytes, keys, targets) = match intent.purpose {
+            Purpose::Run => {
+                let targets = self.metadata(client, floor).await?;
+                passed(Step::MetadataVerified, format!("targets version {}", targets.floor().targets));
+                let name = format!("{}/{}", intent.image.folder(), Manifest::FILE);
+                let bytes = target(client, &targets, &name).await?;
+                (bytes, targets.root().keys(Role::Targets).clone(), Some(targets))
+            }
+            Purpose::Fallback => {
+                let path = client.part_path(Manifest::FILE);
+                let bytes = client.get(&path, Document::MANIFEST.limit).await?;
+                (bytes, self.root.keys(Role::Targets).clone(), None)
+            }
+        };
+        let manifest = envelope::verify::<Manifest>(&bytes, &keys, Document::MANIFEST)?.into_inner();
+        check_image(&manifest, &intent.image)?;
+        if let Some(targets) = &targets {
+            check_parts(&manifest, &intent.image, targets)?;
+        }
+        passed(Step::ManifestVerified, format!("{} ({})", intent.image, intent.image.id.0.short()));
+        Ok((manifest, targets.map_or(floor, |targets| targets.floor())))
+    }
+
+    /// The client's workflow of TUF 1.0.34, section 5.
+    async fn metadata(&self, client: &Client, floor: Floor) -> Result<TrustedTargets, TrustError> {
+        let fetch =
+            async |file: &str, limit| client.get(&format!("/repository/metadata/{file}"), limit).await;
+        let mut root = self.root.clone();
+        for _ in 0..tuf::MAX_ROOT_UPDATES {
+            match fetch(&root.next_file(), tuf::ROOT_LIMIT).await {
+                Ok(bytes) => root = root.update(&bytes)?,
+                Err(error) if error.is_not_found() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let bytes = fetch("timestamp.json", tuf::TIMESTAMP_LIMIT).await?;
+        let timestamp = root.timestamp(&bytes, self.now(), floor)?;
+        let bytes = fetch(&timestamp.file(), timestamp.limit()).await?;
+        let snapshot = timestamp.snapshot(&bytes, self.now())?;
+        let bytes = fetch(&snapshot.file(), snapshot.limit()).await?;
+        Ok(snapshot.targets(&bytes, self.now())?)
+    }
+}
+
+impl Client {
+    /// Where a part of the image that this boot runs is, by name.
+    fn part_path(&self, part: &str) -> String {
+        format!("/boot/part/{}/{part}", self.token())
+    }
+}
+
+/// Where a part is in the repository: `/repository/targets/edge-router/2/x86_64/fn/<sha256>.frr`.
+pub fn repository_path(image: &ImageRef, part: &str, sha256: &Sha256) -> String {
+    let folder = image.folder();
+    match part.rsplit_once('/') {
+        Some((inner, file)) => format!("/repository/targets/{folder}/{inner}/{sha256}.{file}"),
+        None => format!("/repository/targets/{folder}/{sha256}.{part}"),
+    }
+}
+
+async fn target(client: &Client, targets: &TrustedTargets, name: &str) -> Result<Vec<u8>, TrustError> {
+    let length = targets.require(name)?.length;
+    let path = targets.path_of(name).ok_or_else(|| VerifyError::new(name, Fault::NotNamed))?;
+    let bytes = client.get(&format!("/repository/{path}"), length).await.map_err(|error| match error {
+        HttpError::TooLong { limit, .. } => {
+            TrustError::Verify(VerifyError::new(name, Fault::TooLong { limit, found: limit + 1 }))
+        }
+        other => other.into(),
+    })?;
+    targets.check(name, &bytes)?;
+    Ok(bytes)
+}
+
+fn check_image(manifest: &Manifest, wanted: &ImageRef) -> Result<(), VerifyError> {
+    let found = kiln_signing::image_ref(manifest);
+    if found == *wanted {
+        return Ok(());
+    }
+    let why = format!(
+        "this is {found} ({}), and the intent names {wanted} ({})",
+        found.id.0.short(),
+        wanted.id.0.short()
+    );
+    Err(VerifyError::new(Manifest::FILE, Fault::Contradiction(why)))
+}
+
+/// The metadata and the manifest must say the same of each part that is mounted.
+fn check_parts(manifest: &Manifest, image: &ImageRef, targets: &TrustedTargets) -> Result<(), VerifyError> {
+    for (name, part) in manifest.parts.iter().filter(|(_, part)| part.verity.is_some()) {
+        let target = format!("{}/{name}", image.folder());
+        let info = targets.require(&target)?;
+        if info.length != part.size || info.sha256() != part.sha256 {
+            let why = "metadata and manifest state different lengths or digests for it".to_owned();
+            return Err(VerifyError::new(name.as_str(), Fault::Contradiction(why)));
+        }
+    }
+    Ok(())
+}
