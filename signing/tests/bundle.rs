@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use common::{bundle_file, key, lock, manifest, part_name, parts, set};
 use kiln_signing::bundle::{Bundle, BundleError, write_bundle};
@@ -179,6 +180,9 @@ fn the_writer_refuses_what_the_manifest_does_not_say_and_leaves_nothing() {
     assert!(write(lock(), parts("b").into_iter().collect()).contains("initrd: the SHA-256 is"));
 }
 
+/// Written once for all cases.
+static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| good(folder().path()).1);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -187,7 +191,7 @@ proptest! {
     #[test]
     fn a_flipped_byte_is_refused_or_means_nothing(at in any::<prop::sample::Index>(), mask in 1u8.., anywhere: bool) {
         let dir = folder();
-        let (_, mut bytes) = good(dir.path());
+        let mut bytes = GOOD.clone();
         // Half of the cases go where flips could pass: into the envelope.
         let index = if anywhere { at.index(bytes.len()) } else { 512 + at.index(header_of(&bytes, "image.lock") - 512) };
         bytes[index] ^= mask;
