@@ -1,7 +1,7 @@
 //! The demo's fleet: its files, edited as a person would edit them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use kiln_model::Sha256;
 
@@ -61,10 +61,13 @@ impl DemoFleet {
         self.dir.join("bundles").join(format!("{IMAGE}-{version}-x86_64.kiln"))
     }
 
-    /// A new cache that holds no finished parts, so that a bake has to make them again.
+    /// A cache with the downloads of `kiln`'s own and no finished parts, so that a bake has to make
+    /// every part again.
     pub fn fresh_cache(&self) -> Result<PathBuf, Failed> {
         let fresh = self.dir.join("bundles/cache");
         fs::create_dir_all(&fresh)?;
+        let downloads = default_cache()?.join("sha256").canonicalize()?;
+        std::os::unix::fs::symlink(downloads, fresh.join("sha256"))?;
         Ok(fresh)
     }
 
@@ -126,6 +129,15 @@ impl Drop for Flipped {
             Err(error) => println!("   ✗ {}: cannot be put right: {error}", self.path.display()),
         }
     }
+}
+
+/// Where `kiln bake` keeps downloads when it is not told.
+fn default_cache() -> Result<PathBuf, Failed> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("KILN_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("kiln")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/kiln")))
+        .ok_or_else(|| Failed::new("there is no HOME to keep downloads in; set KILN_CACHE"))
 }
 
 /// The place of the first hex digit of the text after `key`, and a bit further in.

@@ -1,0 +1,47 @@
+//! Images and their parts.
+
+use std::fmt::Write as _;
+
+use kiln_model::Manifest;
+use kiln_model::manifest::ImageRef;
+
+use super::bytes;
+use super::table::{Cell, table};
+use crate::term::Paint;
+
+/// What a manifest says.
+pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
+    let total: u64 = manifest.parts.values().map(|part| part.size).sum();
+    let mut out = String::new();
+    for (name, value) in [
+        ("image", format!("{image} for {} ({})", manifest.arch, manifest.profile)),
+        ("id", image.id.to_string()),
+        ("lock", manifest.lock.to_string()),
+        ("cmdline", manifest.cmdline.clone()),
+        ("deadline", format!("healthy within {} s", manifest.health_deadline_s)),
+        ("size", bytes(total)),
+    ] {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "{:<9} {value}", format!("{name}:"));
+    }
+    let parts: Vec<[Cell; 4]> = manifest
+        .parts
+        .iter()
+        .map(|(name, part)| {
+            let verity = part.verity.as_ref().map_or_else(|| "-".to_owned(), |v| v.root_hash.short());
+            [name.to_string().into(), bytes(part.size).into(), part.sha256.short().into(), verity.into()]
+        })
+        .collect();
+    out += "\n";
+    out += &table(["PART", "SIZE", "SHA-256", "VERITY ROOT"], &parts, "no parts", paint);
+    let functions: Vec<[Cell; 3]> = manifest.functions.iter().map(function).collect();
+    out += "\n";
+    out + &table(["FUNCTION", "PROCESSES", "MAY"], &functions, "no functions", paint)
+}
+
+fn function(function: &kiln_model::function::Function) -> [Cell; 3] {
+    let names: Vec<&str> = function.processes.iter().map(|process| process.name.as_str()).collect();
+    let may: Vec<&str> = function.sandbox.capabilities.iter().map(|c| c.as_str()).collect();
+    let may = if may.is_empty() { "nothing".to_owned() } else { may.join(" ") };
+    [function.name.to_string().into(), names.join(" ").into(), may.into()]
+}

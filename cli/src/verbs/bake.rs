@@ -1,0 +1,110 @@
+//! `kiln bake`: from a spec to a signed bundle.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use kiln_builder::bake::{BakeOptions, BakeReport, Progress as BakeProgress, bake};
+use kiln_builder::store::ContentStore;
+use kiln_model::ImageVersion;
+
+use crate::failure::Failure;
+use crate::fleet::FleetDir;
+use crate::progress::Progress;
+use crate::show::{bytes, span};
+
+/// Bake an image: the same spec and lock always give the same bytes
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  kiln bake edge-router
+  kiln bake images/edge-router/image.toml --update")]
+pub struct Args {
+    /// image.toml, the folder it is in, or the name of one of the fleet's images
+    spec: PathBuf,
+    /// Resolve packages anew and write image.lock, instead of obeying it
+    #[arg(long)]
+    update: bool,
+    /// Takes the place of the spec's version
+    #[arg(long)]
+    version: Option<ImageVersion>,
+    /// The static kiln-agent for the image's architecture [default: the one beside this program]
+    #[arg(long, value_name = "FILE", env = "KILN_AGENT")]
+    agent: Option<PathBuf>,
+    /// Folder for the bundle [default: the fleet's bundles/]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Folder for downloads and finished parts [default: ~/.cache/kiln]
+    #[arg(long, value_name = "DIR", env = "KILN_CACHE")]
+    cache: Option<PathBuf>,
+}
+
+pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
+    let options = BakeOptions {
+        spec: find_spec(&args.spec, &fleet.dir)?,
+        update: args.update,
+        agent: find_agent(args.agent)?,
+        trust: fleet.kiln.trust.clone(),
+        keys: fleet.kiln.keys.clone(),
+        output: args.to.unwrap_or_else(|| fleet.bundles()),
+        version: args.version,
+        cache: args.cache.unwrap_or_else(ContentStore::default_folder),
+    };
+    std::fs::create_dir_all(&options.output)?;
+    let progress = Progress::start();
+    let report = bake(&options, &|told| match told {
+        BakeProgress::Step(step) => progress.step(&step),
+        BakeProgress::Download { done, total } => progress.download(done, total),
+        BakeProgress::Note(note) => progress.note(&note),
+    })?;
+    drop(progress);
+    print!("{}", summary(&report));
+    Ok(())
+}
+
+fn summary(report: &BakeReport) -> String {
+    let mut out = String::new();
+    for change in &report.lock_changes {
+        out += &format!("image.lock: {change}\n");
+    }
+    for part in &report.parts {
+        let cached = if part.cached { "  (from the cache)" } else { "" };
+        out += &format!("{:<20} {:>9}{cached}\n", part.name, bytes(part.size));
+    }
+    let steps: Vec<String> = report
+        .timings
+        .iter()
+        .map(|(step, took)| format!("{step} {}", span(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))))
+        .collect();
+    out += &format!("{}\n", steps.join(", "));
+    out + &format!("{}  {}  {}\n", report.image, bytes(report.bundle_size), report.bundle.display())
+}
+
+fn find_spec(given: &Path, fleet: &Path) -> Result<PathBuf, Failure> {
+    if given.exists() {
+        return Ok(given.to_owned());
+    }
+    let named = fleet.join("images").join(given).join("image.toml");
+    if named.is_file() {
+        return Ok(named);
+    }
+    Err(Failure::usage(format!(
+        "there is no spec {} and no image of that name in this fleet",
+        given.display()
+    ))
+    .help(format!("the fleet's images are in {}", fleet.join("images").display())))
+}
+
+/// Beside this program, or where a build of this repository puts it.
+fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let here = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
+    let built = format!("../{}-unknown-linux-gnu/agent/kiln-agent", env::consts::ARCH);
+    let candidates = match given {
+        Some(path) => vec![path],
+        None => vec![here.join("kiln-agent"), here.join(built)],
+    };
+    candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+        let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Failure::new(format!("there is no kiln-agent at {}", looked.join(" or ")))
+            .help("build it with `make agent`, or name it with --agent")
+    })
+}
