@@ -11,7 +11,7 @@
 //! | RELEASE | I leave | release |
 //! | INFORM | I have an address, tell me the rest | ACK without a lease |
 //!
-//! An address is given only while it is [usable](exchange) for that client, whatever was promised before.
+//! An address is given only while it is usable for that client (exchange.rs), whatever was promised before.
 
 mod answer;
 mod exchange;

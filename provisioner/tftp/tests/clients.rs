@@ -1,4 +1,5 @@
 //! Real clients over loopback: curl, atftp, tftp-hpa and busybox, and sockets that behave badly.
+#![allow(clippy::panic, reason = "helpers of tests are not seen as tests")]
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
