@@ -23,3 +23,4 @@ mod why;
 pub use checker::check;
 pub use plan::{Action, Member, Observation, Observations, Pause, Rollout};
 pub use start::{Candidate, StartError, start};
+pub use step::ActError;

@@ -64,6 +64,8 @@ pub struct Member {
     pub told: Option<UnixMillis>,
     /// Since when it is healthy on the new image.
     pub healthy_since: Option<UnixMillis>,
+    /// Set when it had never reported when it was told.
+    pub unseen: bool,
     /// Set when it is to run its previous image again.
     pub reverted: bool,
 }
@@ -161,9 +163,9 @@ impl Rollout {
 }
 
 impl Member {
-    /// Whether it was told to go and its verdict is not known.
+    /// Whether it was told to go, its verdict is not known, and it was not taken back.
     pub fn under_way(&self) -> bool {
-        matches!(self.state, RolloutMachineState::Updating | RolloutMachineState::Soaking)
+        !self.reverted && matches!(self.state, RolloutMachineState::Updating | RolloutMachineState::Soaking)
     }
 
     fn view(&self) -> RolloutMachine {

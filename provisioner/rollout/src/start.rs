@@ -2,8 +2,9 @@
 
 use kiln_model::api::{RolloutMachineState, RolloutState};
 use kiln_model::fleet::{MachineSpec, RolloutPolicy};
+use kiln_model::ids::NameError;
 use kiln_model::manifest::ImageRef;
-use kiln_model::{Format, RolloutId, UnixMillis};
+use kiln_model::{Format, RolloutId, Sha256, UnixMillis};
 
 use crate::order::in_order;
 use crate::plan::{Member, Rollout};
@@ -40,6 +41,9 @@ pub enum StartError {
         /// Which image.
         image: ImageRef,
     },
+    /// No name could be made for the rollout.
+    #[error("the rollout cannot be named: {0}; this is a bug in Kiln")]
+    Name(#[from] NameError),
 }
 
 /// Plans a rollout of `image` over every candidate whose image has its name and that does not want it
@@ -69,7 +73,7 @@ pub fn start(
         .collect();
     Ok(Rollout {
         format: Format,
-        id: id(image, now),
+        id: id(image, now)?,
         image: image.clone(),
         policy: policy.clone(),
         state: RolloutState::Canary,
@@ -90,11 +94,17 @@ fn member(candidate: Candidate<'_>, canary: bool) -> Member {
         reason: String::new(),
         told: None,
         healthy_since: None,
+        unseen: false,
         reverted: false,
     }
 }
 
-fn id(image: &ImageRef, now: UnixMillis) -> RolloutId {
-    let _ = (image, now);
-    todo!()
+/// `edge-router-2-0d3f5a1b`: the image, and eight hex digits that differ from try to try.
+fn id(image: &ImageRef, now: UnixMillis) -> Result<RolloutId, NameError> {
+    let salt = Sha256::of(format!("{} {}", image.id, now.0).as_bytes()).short();
+    let salt = &salt[..8];
+    let mut stem = format!("{}-{}", image.name, image.version).replace('.', "-");
+    // A name has at most 63 characters.
+    stem.truncate(54);
+    format!("{}-{salt}", stem.trim_end_matches('-')).parse()
 }
