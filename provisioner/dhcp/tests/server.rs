@@ -130,6 +130,20 @@ fn selecting_an_address_that_is_not_free_is_refused() {
 }
 
 #[test]
+fn what_is_offered_to_one_client_is_kept_from_the_others_for_a_while() {
+    let mut lab = Lab::new();
+    let offered = lab.tell(&Ask::new(DISCOVER, mac(9))).expect("an offer").0.yiaddr();
+    let thief = Ask::new(REQUEST, mac(10)).address(54, SERVER).address(50, offered);
+    assert_eq!(kind(&lab.tell(&thief).expect("a NAK").0), MessageType::Nak);
+    // Whatever their first candidates are, the two of the strangers' share are offered to two of them.
+    let second = lab.tell(&Ask::new(DISCOVER, mac(10)).address(50, offered)).expect("an offer").0.yiaddr();
+    assert_ne!(offered, second);
+    assert!(lab.tell(&Ask::new(DISCOVER, mac(11))).is_none(), "a third is told nothing");
+    lab.now = lab.now.plus(30_000);
+    assert!(lab.tell(&Ask::new(DISCOVER, mac(11))).is_some());
+}
+
+#[test]
 fn a_client_that_reboots_is_confirmed_refused_or_left_alone() {
     let mut lab = Lab::new();
     let held = lab.boot(mac(2)).expect("an address");
