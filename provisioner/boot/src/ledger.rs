@@ -212,6 +212,16 @@ impl Ledger {
         (next, decision)
     }
 
+    /// Whether serving `decision` is a step back: the newest boot got another image and was not healthy
+    /// on it, and this one gets the last good image, either as a fallback or because that image is
+    /// wanted again. Ask before [`Ledger::serve`].
+    pub fn is_step_back(&self, decision: &Decision) -> bool {
+        let (Some(boot), Some(next)) = (&self.boot, decision.intended()) else { return false };
+        boot.verdict != Verdict::Healthy
+            && boot.image != next.image
+            && self.last_good.as_ref() == Some(&next.image)
+    }
+
     /// Boot `boot` reports that it is healthy on `image`.
     pub fn healthy(&self, boot: &BootId, image: ImageId) -> Self {
         let mut next = self.clone();

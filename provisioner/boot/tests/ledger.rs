@@ -95,6 +95,24 @@ fn a_running_box_that_refuses_the_next_image_stays_good() {
 }
 
 #[test]
+fn a_step_back_is_told_from_a_step_forward() {
+    let step_back = |ledger: &Ledger| ledger.is_step_back(&ledger.decide(&POLICY));
+    let mut ledger = ledger().want(&image(1), &POLICY);
+    assert!(!step_back(&ledger), "the first boot");
+    serve(&mut ledger, 1);
+    ledger = ledger.healthy(&boot(1), image(1).id).want(&image(2), &POLICY);
+    assert!(!step_back(&ledger), "an update");
+    serve(&mut ledger, 2);
+    assert!(!step_back(&ledger), "the second try");
+    let reverted = ledger.failed(&boot(2), image(2).id, "why").want(&image(1), &POLICY);
+    assert!(step_back(&reverted), "a rollout took it back");
+    serve(&mut ledger, 3);
+    assert!(step_back(&ledger), "its tries are spent");
+    serve(&mut ledger, 4);
+    assert!(!step_back(&ledger), "it is back already");
+}
+
+#[test]
 fn the_stored_form_of_format_1_loads_for_ever() {
     let stored = include_str!("fixtures/ledger-1.json");
     let ledger: Ledger = serde_json::from_str(stored).unwrap();
