@@ -102,10 +102,8 @@ impl<'a> Index<'a> {
 
     /// The name most like `name`, if any is like it at all.
     pub(super) fn nearest(&self, name: &str) -> Option<String> {
-        let likeness = |other: &String| strsim::jaro_winkler(name, other);
-        let best = self.modules.keys().chain(&self.builtin).map(|other| (likeness(other), other));
-        let best = best.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (best.0 > 0.85).then(|| best.1.clone())
+        let names = self.modules.keys().chain(&self.builtin);
+        crate::nearest(name, names.map(String::as_str)).map(str::to_owned)
     }
 }
 
