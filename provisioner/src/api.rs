@@ -216,7 +216,7 @@ async fn images(State(server): State<Arc<Server>>) -> Answer<Vec<ImageView>> {
         failed: failed
             .iter()
             .find(|(_, record)| record.image.id == published.image.id)
-            .map(|(_, record)| format!("on {}: {}", record.machine, record.reason)),
+            .map(|(_, record)| record.reason.clone()),
     });
     Ok(Json(views.collect()))
 }

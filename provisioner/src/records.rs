@@ -231,8 +231,8 @@ pub struct FailedImageRecord {
     pub format: Format<1>,
     /// Which.
     pub image: ImageRef,
-    /// On which machine it failed first.
-    pub machine: MachineName,
+    /// On which machine it failed first; none when its rollout does not say.
+    pub machine: Option<MachineName>,
     /// Why.
     pub reason: String,
     /// When.

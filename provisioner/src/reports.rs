@@ -114,7 +114,8 @@ impl Server {
         }
         draft.put(key::machine(name), &machine)?;
 
-        let entries: Vec<TimelineEntry> = fresh.iter().map(|e| entry(report, e, now)).collect();
+        let served = machine.boot.as_ref().map_or(UnixMillis(0), |b| b.served);
+        let entries: Vec<TimelineEntry> = fresh.iter().map(|e| entry(report, e, served, now)).collect();
         let (now_written, late) = entries.split_at(entries.len().min(EVENTS_AT_ONCE));
         for entry in now_written {
             self.timelines.write(draft, name.as_str(), entry.clone())?;
@@ -192,10 +193,11 @@ fn blamed(ledger: &Ledger, report: &Report) -> ImageId {
     blamed.or(report.image).unwrap_or(ImageId(Sha256::from_bytes([0; 32])))
 }
 
-/// An event's time by our clock: as long before now as it was before the report was made.
-fn entry(report: &Report, event: &AgentEvent, now: UnixMillis) -> TimelineEntry {
+/// An event's time by our clock: as long before now as it was before the report was made, and never before the
+/// boot's script was served.
+fn entry(report: &Report, event: &AgentEvent, served: UnixMillis, now: UnixMillis) -> TimelineEntry {
     let ago = report.uptime_ms.saturating_sub(event.uptime_ms);
-    let at = UnixMillis(now.0.saturating_sub(ago));
+    let at = UnixMillis(now.0.saturating_sub(ago)).max(served);
     TimelineEntry { at, boot: Some(report.boot.clone()), step: event.step, detail: clip(&event.detail) }
 }
 

@@ -1,12 +1,13 @@
 //! The rollout driver: gathers what is observed, lets `kiln-rollout` plan, executes, once a second.
 //!
-//! The plan is stored before its actions are executed. Actions that were lost in between are asked for again by
-//! the next step, and doing one twice changes nothing.
+//! That an image failed is stored in the plan's own transaction: it is said once. What machines should run is
+//! written after it, one transaction each: the next step asks for it again until it is so, and doing it twice
+//! changes nothing.
 
 use std::time::Duration;
 
 use kiln_boot::Ledger;
-use kiln_model::api::{RolloutView, StartRollout, Why};
+use kiln_model::api::{RolloutMachineState, RolloutView, StartRollout, Why};
 use kiln_model::manifest::ImageRef;
 use kiln_model::report::FunctionState;
 use kiln_model::{Format, ImageName, ImageVersion, MachineName, UnixMillis};
@@ -130,19 +131,16 @@ impl Server {
             .db
             .transact(&keys, |draft| {
                 let before: Rollout = draft.get(&rollout_key)?.unwrap_or_else(|| newest.clone());
-                if before.is_over() {
-                    return Err(ApiError::conflict(
-                        format!("rollout {} has ended: {}", before.id, before.reason),
-                        "start another one with `kiln rollout start`",
-                    ));
-                }
                 let after = match order {
                     Order::Pause => before.paused(),
                     Order::Resume => before.resumed(),
                     Order::Abort => before.aborted(now),
-                };
+                }
+                .map_err(|refused| {
+                    ApiError::conflict(refused.to_string(), "`kiln rollout status` shows how it is")
+                })?;
                 draft.put(rollout_key.clone(), &after)?;
-                Ok(after)
+                Ok::<_, ApiError>(after)
             })
             .await?;
         tracing::info!(rollout = %after.id, ?order, "rollout: told by the operator");
@@ -173,7 +171,8 @@ impl Server {
         let rollout_key = key::rollout(&active.id);
         let Some(rollout) = self.db.get::<Rollout>(&rollout_key).await? else { return Ok(()) };
         let observed = self.observations(&rollout.image).await?;
-        let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned()];
+        let failed_key = key::failed_image(&rollout.image.id);
+        let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned(), failed_key.clone()];
         let (before, after, actions) = self
             .db
             .transact(&keys, |draft| {
@@ -181,6 +180,11 @@ impl Server {
                 let (after, actions) = before.step(&observed, now);
                 if after != before {
                     draft.put(rollout_key.clone(), &after)?;
+                }
+                for action in &actions {
+                    if let Action::RememberFailed { image, reason } = action {
+                        draft.put(failed_key.clone(), &failed(&after, image, reason, now))?;
+                    }
                 }
                 // A rollout that is over stays active until its last actions (going back) are asked for no more.
                 if after.is_over() && actions.is_empty() {
@@ -191,36 +195,13 @@ impl Server {
             .await?;
         log_changes(&before, &after);
         for action in actions {
-            self.execute(&after, action, now).await?;
-        }
-        Ok(())
-    }
-
-    async fn execute(&self, rollout: &Rollout, action: Action, now: UnixMillis) -> Result<(), DbError> {
-        match action {
-            Action::Assign { machine, image } => self.want(&machine, &image, "update to").await,
-            Action::Revert { machine, image } => self.want(&machine, &image, "back to").await,
-            Action::RememberFailed { image, reason } => {
-                let failed_key = key::failed_image(&image.id);
-                let failed =
-                    rollout.members.iter().find(|m| m.state == kiln_model::api::RolloutMachineState::Failed);
-                let Some(member) = failed.or(rollout.members.first()) else { return Ok(()) };
-                let record = FailedImageRecord {
-                    format: Format,
-                    image,
-                    machine: member.name.clone(),
-                    reason,
-                    at: now,
-                };
-                let keys = [failed_key.clone()];
-                self.db
-                    .transact(&keys, |draft| match draft.get::<FailedImageRecord>(&failed_key)? {
-                        Some(_) => Ok(()),
-                        None => draft.put(failed_key.clone(), &record),
-                    })
-                    .await
+            match action {
+                Action::Assign { machine, image } => self.want(&machine, &image, "update to").await?,
+                Action::Revert { machine, image } => self.want(&machine, &image, "back to").await?,
+                Action::RememberFailed { .. } => {}
             }
         }
+        Ok(())
     }
 
     async fn want(&self, name: &MachineName, image: &ImageRef, how: &str) -> Result<(), DbError> {
@@ -271,6 +252,18 @@ impl Server {
             observed.insert(name.clone(), observation);
         }
         Ok(observed)
+    }
+}
+
+/// The record of a failed image, which names the machine that it failed on.
+fn failed(rollout: &Rollout, image: &ImageRef, reason: &str, now: UnixMillis) -> FailedImageRecord {
+    let on = rollout.members.iter().find(|m| m.state == RolloutMachineState::Failed).map(|m| m.name.clone());
+    FailedImageRecord {
+        format: Format,
+        image: image.clone(),
+        machine: on,
+        reason: reason.to_owned(),
+        at: now,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod boot;
+mod datagrams;
 mod fleet;
 mod operator;
 mod wire;

@@ -4,7 +4,6 @@
 //! once. What must not be lost or doubled (an agent's events) is written in the transaction of its report.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_model::timeline::{Step, TimelineEntry};
@@ -26,20 +25,24 @@ const BATCH: usize = 64;
 /// Takes entries.
 #[derive(Debug)]
 pub struct Timelines {
-    queue: mpsc::Sender<(String, TimelineEntry)>,
-    numbers: Arc<Numbers>,
+    queue: mpsc::Sender<Waiting>,
+    number: AtomicU64,
     dropped: AtomicU64,
 }
 
-/// Tells entries of one millisecond apart.
-#[derive(Debug, Default)]
-struct Numbers(AtomicU64);
+/// An entry on its way to the store.
+#[derive(Debug)]
+struct Waiting {
+    whose: String,
+    /// Tells entries of one millisecond apart, in the order in which they were seen.
+    number: u64,
+    entry: TimelineEntry,
+}
 
 /// Writes the entries that [`Timelines`] takes.
 #[derive(Debug)]
 pub struct Writer {
-    queue: mpsc::Receiver<(String, TimelineEntry)>,
-    numbers: Arc<Numbers>,
+    queue: mpsc::Receiver<Waiting>,
     /// Entries stored of each timeline, counted once when it is first written to.
     stored: HashMap<String, usize>,
 }
@@ -48,9 +51,8 @@ impl Timelines {
     /// Both ends.
     pub fn new() -> (Self, Writer) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let numbers = Arc::new(Numbers::default());
-        let timelines = Self { queue: sender, numbers: Arc::clone(&numbers), dropped: AtomicU64::new(0) };
-        (timelines, Writer { queue, numbers, stored: HashMap::new() })
+        let timelines = Self { queue: sender, number: AtomicU64::new(0), dropped: AtomicU64::new(0) };
+        (timelines, Writer { queue, stored: HashMap::new() })
     }
 
     /// Adds an entry soon. Never waits.
@@ -63,7 +65,8 @@ impl Timelines {
         detail: impl Into<String>,
     ) {
         let entry = TimelineEntry { at, boot, step, detail: detail.into() };
-        if self.queue.try_send((whose.to_string(), entry)).is_err() {
+        let waiting = Waiting { whose: whose.to_string(), number: self.next_number(), entry };
+        if self.queue.try_send(waiting).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 tracing::warn!(dropped, "timeline: entries dropped, the store is too slow for them");
@@ -73,15 +76,16 @@ impl Timelines {
 
     /// Adds an entry to a transaction.
     pub fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
-        self.numbers.write(draft, whose, entry)
+        store(draft, whose, self.next_number(), entry)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-impl Numbers {
-    fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
-        let number = self.0.fetch_add(1, Ordering::Relaxed);
-        draft.put(key::timeline_entry(whose, entry.at, number), &TimelineRecord { format: Format, entry })
-    }
+fn store(draft: &mut Draft, whose: &str, number: u64, entry: TimelineEntry) -> Result<(), DbError> {
+    draft.put(key::timeline_entry(whose, entry.at, number), &TimelineRecord { format: Format, entry })
 }
 
 impl Writer {
@@ -91,8 +95,8 @@ impl Writer {
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
             let result = db
                 .write(|draft| {
-                    for (whose, entry) in &batch {
-                        self.numbers.write(draft, whose, entry.clone())?;
+                    for waiting in &batch {
+                        store(draft, &waiting.whose, waiting.number, waiting.entry.clone())?;
                     }
                     Ok(())
                 })
@@ -100,7 +104,7 @@ impl Writer {
             if let Err(error) = result {
                 tracing::error!(%error, entries = batch.len(), "timeline: not written");
             }
-            for (whose, _) in batch.drain(..) {
+            for Waiting { whose, .. } in batch.drain(..) {
                 if let Err(error) = self.trim(&db, whose).await {
                     tracing::error!(%error, "timeline: not trimmed");
                 }

@@ -57,10 +57,10 @@ impl Held {
 
     fn set(&mut self, record: LeaseRecord) {
         self.forget(record.address);
-        if let Some(owner) = record.owner {
-            if let Some(old) = self.by_owner.insert(owner, record.address) {
-                self.by_address.remove(&old);
-            }
+        if let Some(owner) = record.owner
+            && let Some(old) = self.by_owner.insert(owner, record.address)
+        {
+            self.by_address.remove(&old);
         }
         self.by_address.insert(record.address, record);
     }

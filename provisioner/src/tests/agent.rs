@@ -80,7 +80,7 @@ impl Agent {
         self.sequence += 1;
         let events = events.iter().map(|(step, detail)| {
             self.events += 1;
-            AgentEvent { sequence: self.events, uptime_ms: 900, step: *step, detail: (*detail).to_owned() }
+            AgentEvent { sequence: self.events, uptime_ms: 1000, step: *step, detail: (*detail).to_owned() }
         });
         Report {
             format: Format,

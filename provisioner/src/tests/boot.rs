@@ -38,8 +38,6 @@ async fn a_machine_boots_and_is_healthy_and_a_restart_of_the_server_keeps_it() {
     assert_eq!(
         timeline(&fleet, "r1").await,
         [Step::Script, Step::Kernel, Step::Initrd, Step::Stage0, Step::IntentVerified, Step::Healthy]
-            .into_iter()
-            .collect::<Vec<_>>()
     );
 
     fleet.stop().await;

@@ -27,8 +27,12 @@ pub struct Fleet {
     pub dir: tempfile::TempDir,
     pub http: SocketAddr,
     pub dhcp: u16,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), ServeError>>)>,
+    pub tftp: u16,
+    running: Option<Running>,
 }
+
+/// Stops the server, and tells how it ended.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), ServeError>>);
 
 fn free_tcp() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port").port()
@@ -62,7 +66,7 @@ impl Fleet {
         std::fs::write(dir.path().join("kiln.toml"), kiln).expect("written");
         std::fs::write(dir.path().join("fleet.toml"), fleet_toml(65001)).expect("written");
         FleetKeys::generate().expect("keys").write(dir.path(), now()).expect("written");
-        Self { dir, http: SocketAddr::from(([127, 0, 0, 1], http)), dhcp, running: None }
+        Self { dir, http: SocketAddr::from(([127, 0, 0, 1], http)), dhcp, tftp, running: None }
     }
 
     pub fn path(&self, inner: &str) -> PathBuf {
