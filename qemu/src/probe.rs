@@ -81,7 +81,7 @@ fn try_guest(qemu: &Path, args: &[&str], patience: Duration) -> Verdict {
             if spoke {
                 return Verdict { accel: Accel::Kvm, why: format!("a probe guest ran in {took} ms") };
             }
-            format!("/dev/kvm is here, and a probe guest did not get through its firmware in {took} ms")
+            format!("/dev/kvm is here, and a probe guest on it ended or hung ({took} ms)")
         }
     };
     Verdict { accel: Accel::Tcg, why }

@@ -69,8 +69,8 @@ fn fill(dir: &Path, args: &Args) -> Result<(), Failure> {
     for folder in ["keys", "state"] {
         fs::DirBuilder::new().mode(0o700).create(dir.join(folder))?;
     }
-    for (role, private) in keys.files() {
-        key::write_new(&dir.join("keys").join(format!("{role}.json")), private)?;
+    for (file, private) in keys.files() {
+        key::write_new(&dir.join("keys").join(file), private)?;
     }
     fs::write(dir.join("trust/root.json"), keys.root_json(now())?)?;
     fs::write(dir.join("trust/director.json"), keys.director_json()?)?;
