@@ -39,13 +39,21 @@ for file in $(git ls-files '*.rs' | grep -v -E '(^|/)(tests|benches|examples|fuz
 done
 
 # Unsafe code has named rooms.
-git grep -l -E '\bunsafe\b *(\{|fn|impl)' -- '*.rs' | grep -v -E '/(sys|sys/[a-z_]+)\.rs$|/tests/' | while read -r file; do
+git grep -l -E '\bunsafe\b *(\{|fn|impl)' -- '*.rs' | grep -v -E '/(sys|sys/[a-z_]+)\.rs$|/(tests|examples)/' | while read -r file; do
     echo "tidy: $file: unsafe outside a \`sys\` module"
 done | grep . && wrong=1
 
-# Every promise of the specification names a test or says pending.
-if [ -f SPECIFICATION.md ]; then
-    grep -n -E '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | grep -v -E '`[^`]+`[^|]*\|$|pending' |
-        while read -r line; do echo "tidy: SPECIFICATION.md: names no test: $line"; done | grep . && wrong=1
-fi
+# Every promise of the specification names a test that exists, or says pending.
+grep -E '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | while IFS= read -r line; do
+    named=$(grep -oE '`[^`]+(::[a-z0-9_]+|\.sh)`|`demo [0-9]+`' <<<"${line##*| }${line}" | tr -d '`' | sort -u)
+    [ -n "$named" ] || case $line in *pending*) ;; *) echo "tidy: SPECIFICATION.md names no test: $line" ;; esac
+    while IFS= read -r test; do
+        case $test in
+            "") ;;
+            demo\ *) ;;
+            *::*) grep -q "fn ${test##*::}(" "${test%%::*}" 2>/dev/null || echo "tidy: SPECIFICATION.md: there is no test $test" ;;
+            *) [ -x "$test" ] || echo "tidy: SPECIFICATION.md: there is no $test" ;;
+        esac
+    done <<<"$named"
+done | grep . && wrong=1
 exit $wrong
