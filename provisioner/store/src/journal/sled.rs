@@ -7,10 +7,13 @@
 //! - `conf` and the folders are never synced: [`SledJournal::open`] does it before the first write.
 //! - A log message longer than a quarter of a segment goes to a file of its own that is never synced. A
 //!   leaf holds up to 17 keys, so [`SEGMENT`] leaves room for as many values of the largest size.
+//! - A damaged place in the log is taken for its end, so that everything after it is gone without a
+//!   word. [`Mark`] remembers the newest revision apart from sled, and an older store is refused.
 //!
 //! sled's own lock gives an error that cannot be told from others, so a lock file of ours is taken first.
 
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +37,8 @@ const CACHE: u64 = 16 << 20;
 const META_FORMAT: &[u8] = b"m/format";
 const META_REVISION: &[u8] = b"m/revision";
 const META_LAST_LEASE: &[u8] = b"m/last-lease";
+/// How many entries there are: what sled lost without noticing is noticed by this.
+const META_ENTRIES: &[u8] = b"m/entries";
 /// `l/<id, 8 bytes>` → time to live in ms.
 const LEASES: &[u8] = b"l/";
 /// `e/<key>` → [`encode`].
@@ -46,6 +51,10 @@ pub(crate) struct SledJournal {
     /// sled stops its threads and gives the file up when this is dropped.
     _db: sled::Db,
     log: File,
+    mark: Mark,
+    /// How many entries there are, and the newest revision, with what is appended.
+    entries: u64,
+    newest: Revision,
     _lock: File,
 }
 
@@ -65,11 +74,23 @@ impl SledJournal {
         let tree = db.open_tree(b"kiln").map_err(|error| sled_error(path, &error))?;
         let log =
             File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
-        let mut journal = Self { path: path.to_owned(), tree, _db: db, log, _lock: lock };
+        let mark = Mark::open(path)?;
+        let mut journal = Self {
+            path: path.to_owned(),
+            tree,
+            _db: db,
+            log,
+            mark,
+            entries: 0,
+            newest: Revision(0),
+            _lock: lock,
+        };
         if fresh {
             journal.create()?;
         }
         let state = journal.read()?;
+        journal.mark.check(path, state.revision)?;
+        (journal.entries, journal.newest) = (count(&state), state.revision);
         Ok((journal, state))
     }
 
@@ -78,6 +99,7 @@ impl SledJournal {
         let mut batch = Batch::default();
         batch.insert(META_REVISION, &state.revision.0.to_be_bytes());
         batch.insert(META_LAST_LEASE, &state.last_lease.to_be_bytes());
+        batch.insert(META_ENTRIES, &count(state).to_be_bytes());
         for (id, lease) in &state.leases {
             batch.insert(lease_key(*id), &millis(lease.time_to_live));
         }
@@ -121,6 +143,12 @@ impl SledJournal {
                 .ok_or_else(|| self.corrupt("an entry cannot be read"))?;
             state.insert(entry);
         }
+        let expected = self.number(META_ENTRIES)?.unwrap_or(0);
+        if count(&state) != expected {
+            return Err(
+                self.corrupt(&format!("{expected} entries were written and {} are there", count(&state)))
+            );
+        }
         Ok(state)
     }
 
@@ -161,13 +189,21 @@ impl Journal for SledJournal {
             batch.insert(lease_key(id), &millis(time_to_live));
         }
         if let Some(change) = &delta.change {
+            self.newest = change.revision;
             batch.insert(META_REVISION, &change.revision.0.to_be_bytes());
             for event in &change.events {
                 match event {
-                    Event::Put(entry) => batch.insert(entry_key(&entry.key), encode(entry)),
-                    Event::Delete(key) => batch.remove(entry_key(key)),
+                    Event::Put(entry) => {
+                        self.entries += u64::from(entry.version == 1);
+                        batch.insert(entry_key(&entry.key), encode(entry));
+                    }
+                    Event::Delete(key) => {
+                        self.entries -= 1;
+                        batch.remove(entry_key(key));
+                    }
                 }
             }
+            batch.insert(META_ENTRIES, &self.entries.to_be_bytes());
         }
         if let Some(id) = delta.ended {
             batch.remove(lease_key(id));
@@ -177,7 +213,43 @@ impl Journal for SledJournal {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.tree.flush().map_err(|error| self.failed(&error))?;
-        self.log.sync_data().map_err(|error| self.failed(&error))
+        self.log.sync_data().map_err(|error| self.failed(&error))?;
+        self.mark.write(self.newest).map_err(|error| self.failed(&error))
+    }
+}
+
+/// The newest revision that was made durable, in a file of its own: its number, then all its bits
+/// turned round. It is written after the log is synced and never synced itself, so it may be behind the
+/// log after a power cut, and is never ahead of it.
+struct Mark(File);
+
+impl Mark {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let path = path.join("newest");
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        file.map(Self).map_err(StoreError::io(path, "it cannot be opened"))
+    }
+
+    fn write(&self, revision: Revision) -> std::io::Result<()> {
+        self.0.write_all_at(&[revision.0.to_be_bytes(), (!revision.0).to_be_bytes()].concat(), 0)
+    }
+
+    /// Refuses a log that ends before the mark.
+    fn check(&self, path: &Path, found: Revision) -> Result<(), StoreError> {
+        let corrupt = |found: String| StoreError::Corrupt { path: path.to_owned(), found };
+        let mut bytes = [0; 16];
+        if self.0.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            return Ok(());
+        }
+        self.0.read_exact_at(&mut bytes, 0).map_err(|e| corrupt(format!("the file `newest`: {e}")))?;
+        let (marked, turned) = (number_of(&bytes[..8]), number_of(&bytes[8..]));
+        match marked.filter(|revision| turned == Some(!revision)) {
+            Some(marked) if marked <= found.0 => Ok(()),
+            Some(marked) => {
+                Err(corrupt(format!("it ends at revision {found}, and {marked} was acknowledged")))
+            }
+            None => Err(corrupt("the file `newest` is not a number and its complement".to_owned())),
+        }
     }
 }
 
@@ -217,6 +289,10 @@ fn lease_key(id: LeaseId) -> Vec<u8> {
 
 fn millis(duration: Duration) -> [u8; 8] {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+fn count(state: &State) -> u64 {
+    u64::try_from(state.entries.len()).unwrap_or(u64::MAX)
 }
 
 fn number_of(bytes: &[u8]) -> Option<u64> {
