@@ -73,6 +73,8 @@ pub fn function(
     for folder in MOUNT_POINTS.iter().copied().chain(writable) {
         shoot.folder(folder)?;
     }
+    // Debian's `base-files` has this link, and many daemons were built with the old name.
+    shoot.put("/var/run", Entry::symlink("/run"))?;
     for folder in &function.spec.folders {
         let owner = function.spec.users.iter().find(|u| u.name == folder.owner).map_or(0, |u| u.id);
         shoot.put(&folder.path, Entry { mode: folder.mode.0, uid: owner, gid: owner, ..Entry::dir() })?;

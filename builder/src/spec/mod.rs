@@ -122,7 +122,8 @@ impl Spec {
         let none = BTreeSet::new();
         let kernel = self.image.kernel.as_ref().map_or(&self.profile.kernel.package, |k| &k.package);
         // A kernel depends on what makes its initrd and on firmware tools; ours is made here.
-        let kernel_assumed = ["initramfs-tools", "linux-initramfs-tool"].map(str::to_owned).into();
+        let kernel_assumed =
+            ["initramfs-tools", "linux-base", "linux-initramfs-tool"].map(str::to_owned).into();
         let mut roots = BTreeMap::from([
             ("kernel".to_owned(), root(std::slice::from_ref(kernel), &kernel_assumed)),
             ("loader".to_owned(), root(std::slice::from_ref(&self.image.loader.package), &none)),
