@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::cmdline::BootParameters;
 use crate::journal::Journal;
 
-/// Everything of Kiln that a running box remembers: in RAM.
-pub const RUN: &str = "/run/kiln";
 /// Where the record is.
 pub const RECORD: &str = "/run/kiln/boot.json";
 

@@ -11,6 +11,19 @@ pub mod signals;
 pub mod watchdog;
 
 use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Lets the runtime tell when a descriptor can be read.
+///
+/// # Errors
+/// The runtime cannot watch it.
+pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned, and stays open for as long as what is returned has it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
 
 /// The result of a call that says -1 for failure.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {

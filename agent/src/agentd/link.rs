@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::init::message::{self, FromInit, SlotName, ToInit};
@@ -19,7 +18,7 @@ impl Link {
     pub fn open() -> io::Result<Self> {
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self(Rc::new(AsyncFd::with_interest(socket, Interest::READABLE)?)))
+        Ok(Self(Rc::new(crate::sys::watch(socket)?)))
     }
 
     /// Says something. Process 1 reads at once; when it cannot, it is gone, and so is the machine.
