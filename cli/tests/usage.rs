@@ -35,7 +35,12 @@ fn wrong_usage_is_2_and_says_what_would_be_right() {
     refused(dir.path(), &["machine", "show", "R1"], 2, &["`R1` is not a machine's name", "lower-case"]);
     refused(dir.path(), &["machine", "list"], 2, &["no kiln.toml", "-C DIR", "kiln init"]);
     refused(dir.path(), &["-C", "none", "lab", "up"], 2, &["none/kiln.toml", "kiln init"]);
-    refused(dir.path(), &["init", "x", "--image", "toaster"], 2, &["no example image `toaster`", "edge-router"]);
+    refused(
+        dir.path(),
+        &["init", "x", "--image", "toaster"],
+        2,
+        &["no example image `toaster`", "edge-router"],
+    );
     assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0, "something was left over");
 }
 
@@ -44,7 +49,9 @@ fn a_new_fleet_has_its_files_and_its_keys_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = a_fleet();
     let fleet = dir.path().join("fleet");
-    for file in ["kiln.toml", "fleet.toml", "trust/root.json", "trust/director.json", "images/edge-router/image.toml"] {
+    for file in
+        ["kiln.toml", "fleet.toml", "trust/root.json", "trust/director.json", "images/edge-router/image.toml"]
+    {
         assert!(fleet.join(file).is_file(), "{file}");
     }
     for role in ["root", "targets", "snapshot", "timestamp", "director"] {
@@ -77,7 +84,12 @@ fn what_is_not_there_is_named_with_how_to_get_it() {
     refused(&fleet, &["lab", "down"], 1, &["no lab runs"]);
     refused(&fleet, &["lab", "console", "r1"], 1, &["no lab runs"]);
     refused(&fleet, &["bake", "toaster"], 2, &["no spec toaster", "images"]);
-    refused(&fleet, &["bake", "edge-router", "--agent", "/none"], 1, &["no kiln-agent at /none", "make agent"]);
+    refused(
+        &fleet,
+        &["bake", "edge-router", "--agent", "/none"],
+        1,
+        &["no kiln-agent at /none", "make agent"],
+    );
     refused(&fleet, &["verify", "none.kiln"], 1, &["none.kiln", "No such file"]);
     fs::write(fleet.join("bad.kiln"), "this is no bundle").expect("written");
     refused(&fleet, &["verify", "bad.kiln"], 3, &["bad.kiln"]);
@@ -98,11 +110,40 @@ fn help_of_every_verb() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut all = String::new();
     for verb in [
-        "", "init", "key", "key new", "key list", "bake", "verify", "inspect", "publish", "serve", "explain",
-        "machine", "machine list", "machine show", "machine timeline", "machine release", "apply", "rollout",
-        "rollout start", "rollout status", "rollout watch", "rollout why", "rollout pause", "rollout resume",
-        "rollout abort", "rollout history", "lab", "lab up", "lab status", "lab exec", "lab console",
-        "lab power", "lab down", "completions",
+        "",
+        "init",
+        "key",
+        "key new",
+        "key list",
+        "bake",
+        "verify",
+        "inspect",
+        "publish",
+        "serve",
+        "explain",
+        "machine",
+        "machine list",
+        "machine show",
+        "machine timeline",
+        "machine release",
+        "apply",
+        "rollout",
+        "rollout start",
+        "rollout status",
+        "rollout watch",
+        "rollout why",
+        "rollout pause",
+        "rollout resume",
+        "rollout abort",
+        "rollout history",
+        "lab",
+        "lab up",
+        "lab status",
+        "lab exec",
+        "lab console",
+        "lab power",
+        "lab down",
+        "completions",
     ] {
         let output = kiln(dir.path()).args(verb.split_whitespace()).arg("--help").output().expect("it runs");
         assert!(output.status.success(), "{verb}");

@@ -18,6 +18,7 @@ use crate::files::Files;
 use crate::machine::{self, Accel};
 use crate::network;
 use crate::qmp;
+use crate::router;
 use crate::tools::Tools;
 use crate::topology::Topology;
 
@@ -52,6 +53,10 @@ pub fn run(dir: &Path) -> Result<(), LabError> {
     fs::write(files.pid(), std::process::id().to_string()).map_err(LabError::file("write", files.pid()))?;
 
     network::build(&plan.tools.ip, &plan.topology)?;
+    if let Err(error) = router::start(&plan.topology.boot.bridge) {
+        // Boots are only slower without it, as on a host that has no IPv6.
+        eprintln!("lab: no IPv6 router on {}: {error}", plan.topology.boot.bridge);
+    }
     let mut holder = Holder { files, plan, server: Slot::default(), machines: Vec::new() };
     holder.start()?;
     let listener = holder.listen()?;

@@ -27,6 +27,7 @@ mod machine;
 mod network;
 pub mod probe;
 mod qmp;
+mod router;
 mod tools;
 mod topology;
 

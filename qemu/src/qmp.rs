@@ -6,7 +6,8 @@
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,10 +15,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has the QEMU behind `socket` execute `command`.
 pub fn execute(socket: &Path, command: &str) -> io::Result<()> {
-    let stream = UnixStream::connect(socket)?;
+    let stream = connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     converse(&mut BufReader::new(&stream), &mut &stream, command)
+}
+
+/// A QEMU that was started a moment ago does not listen yet.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(socket) {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+            Ok(stream) => return Ok(stream),
+        }
+    }
 }
 
 fn converse(from: &mut impl io::BufRead, to: &mut impl io::Write, command: &str) -> io::Result<()> {

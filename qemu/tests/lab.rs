@@ -74,7 +74,9 @@ fn firmware_speaks_on_the_labs_wire_and_the_host_does_not_see_it() {
     let status = lab.up(up(ONE_MACHINE, None), |_| {}).expect("up");
     let holder = status.holder.to_string();
     assert_eq!(received("self", "tap0-0"), None, "the host sees the lab's wire");
-    wait_for("a packet of the firmware", 120, || received(&holder, "tap0-0").is_some_and(|packets| packets > 0));
+    wait_for("a packet of the firmware", 120, || {
+        received(&holder, "tap0-0").is_some_and(|packets| packets > 0)
+    });
 
     assert!(matches!(lab.up(up(ONE_MACHINE, None), |_| {}), Err(LabError::Running { .. })));
     let off = lab.power("m1", PowerAction::Off).expect("off");

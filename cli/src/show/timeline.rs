@@ -52,7 +52,7 @@ fn group(entries: &[TimelineEntry]) -> Vec<&[TimelineEntry]> {
 fn show_boot(out: &mut String, timeline: &Timeline, boot: &[TimelineEntry], paint: Paint) {
     let Some(first) = boot.first() else { return };
     let id = boot.iter().rev().find_map(|entry| entry.boot.as_ref());
-    let id = id.map_or_else(|| "no boot script yet".to_owned(), |id| format!("boot {id}"));
+    let id = id.map_or_else(|| "served no image".to_owned(), |id| format!("boot {id}"));
     let _ = writeln!(out, "{}  {id}  {}", timeline.machine, first.at);
     let mut before = first.at;
     for entry in boot {
