@@ -5,9 +5,8 @@
 //! never taken for a whole one. Values that are text, which is all that Kiln stores, can be read and
 //! searched with ordinary tools.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::StoreError;
-use crate::journal::sled::SledJournal;
+use crate::journal::sled::{create, is_free};
 use crate::key::Key;
 use crate::state::State;
 use crate::types::{Entry, LeaseId, MAX_VALUE, Revision};
@@ -58,26 +57,11 @@ enum Value {
 /// entries, revisions and leases. It appears there when it is whole, or not at all.
 pub fn restore(input: impl io::Read, path: &Path) -> Result<Revision, StoreError> {
     let state = read(input)?;
-    let used = path.read_dir().is_ok_and(|mut files| files.next().is_some());
-    if used {
+    if !is_free(path) {
         return Err(StoreError::NotEmpty { path: path.to_owned() });
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(StoreError::io(&partial, "an older try cannot be removed"))?;
-    }
-    SledJournal::open(&partial)?.0.fill(&state)?;
-    fs::rename(&partial, path).map_err(StoreError::io(path, "the new store cannot be moved there"))?;
-    sync_parent(path).map_err(StoreError::io(path, "its folder cannot be made durable"))?;
+    create(path, &state)?;
     Ok(state.revision)
-}
-
-/// Makes a rename of `path` durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent)?.sync_all()
 }
 
 /// Writes a whole export.

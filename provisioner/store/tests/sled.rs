@@ -200,6 +200,18 @@ fn an_export_is_restored_whole_or_not_at_all() {
     }
 }
 
+#[test]
+fn an_export_of_format_1_is_restored_for_ever() {
+    let text = include_bytes!("fixtures/export-1.jsonl");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    assert_eq!(restore(&zstd::encode_all(&text[..], 1).unwrap()[..], &path).unwrap(), Revision(7));
+    let store = open(&path).unwrap();
+    let mut again = Vec::new();
+    store.export(&mut again).unwrap();
+    assert_eq!(zstd::decode_all(&again[..]).unwrap(), text);
+}
+
 /// The child of the next test: writes for ever, and says what was acknowledged.
 #[test]
 #[ignore = "the child process of `a_kill_loses_nothing_that_was_acknowledged`"]

@@ -4,7 +4,10 @@
 //!
 //! - `flush` ends with `sync_file_range`, which leaves the drive's cache and the file's size unsynced
 //!   (spacejam/sled#1452): [`Journal::sync`] adds `fdatasync` through a handle of our own.
-//! - `conf` and the folders are never synced: [`SledJournal::open`] does it before the first write.
+//! - `conf` and the folders are never synced: a new store is made beside its place, synced as a whole
+//!   and renamed (`create`).
+//! - A snapshot that was cut off while it was written is read at the next start, and refused for ever:
+//!   [`remove_half_snapshots`] comes first.
 //! - A log message longer than a quarter of a segment goes to a file of its own that is never synced. A
 //!   leaf holds up to 17 keys, so [`SEGMENT`] leaves room for as many values of the largest size.
 //! - A damaged place in the log is taken for its end, so that everything after it is gone without a
@@ -12,8 +15,10 @@
 //!
 //! sled's own lock gives an error that cannot be told from others, so a lock file of ours is taken first.
 
+mod create;
+mod mark;
+
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,11 +26,13 @@ use bytes::Bytes;
 use sled::{Batch, Tree};
 
 use crate::error::StoreError;
-use crate::export::sync_parent;
 use crate::journal::Journal;
+use crate::journal::sled::mark::Mark;
 use crate::key::Key;
 use crate::state::{Delta, State};
 use crate::types::{Entry, Event, LeaseId, Revision};
+
+pub(crate) use self::create::{create, is_free};
 
 /// The format of what is stored; see the keys below.
 const FORMAT: u64 = 1;
@@ -59,11 +66,22 @@ pub(crate) struct SledJournal {
 }
 
 impl SledJournal {
-    /// Opens the store in `path` and reads everything. Makes it when it is not there.
+    /// Opens the store in `path` and reads everything. Makes it when there is nothing.
     pub(crate) fn open(path: &Path) -> Result<(Self, State), StoreError> {
-        fs::create_dir_all(path).map_err(StoreError::io(path, "the folder cannot be made"))?;
+        if is_free(path) {
+            create(path, &State::default())?;
+        }
+        let mut journal = Self::start(path)?;
+        let state = journal.read()?;
+        journal.mark.check(path, state.revision)?;
+        (journal.entries, journal.newest) = (count(&state), state.revision);
+        Ok((journal, state))
+    }
+
+    /// Starts sled in a folder that is there.
+    fn start(path: &Path) -> Result<Self, StoreError> {
         let lock = lock(path)?;
-        let fresh = !path.join("db").exists();
+        remove_half_snapshots(path)?;
         let db = sled::Config::new()
             .path(path)
             .segment_size(SEGMENT)
@@ -74,29 +92,14 @@ impl SledJournal {
         let tree = db.open_tree(b"kiln").map_err(|error| sled_error(path, &error))?;
         let log =
             File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
-        let mark = Mark::open(path)?;
-        let mut journal = Self {
-            path: path.to_owned(),
-            tree,
-            _db: db,
-            log,
-            mark,
-            entries: 0,
-            newest: Revision(0),
-            _lock: lock,
-        };
-        if fresh {
-            journal.create()?;
-        }
-        let state = journal.read()?;
-        journal.mark.check(path, state.revision)?;
-        (journal.entries, journal.newest) = (count(&state), state.revision);
-        Ok((journal, state))
+        let (mark, path) = (Mark::open(path)?, path.to_owned());
+        Ok(Self { path, tree, _db: db, log, mark, entries: 0, newest: Revision(0), _lock: lock })
     }
 
-    /// Writes everything of `state` into a store that is empty.
-    pub(crate) fn fill(&mut self, state: &State) -> Result<(), StoreError> {
+    /// Writes everything of `state`, and the format, into a store that is empty.
+    fn fill(&mut self, state: &State) -> Result<(), StoreError> {
         let mut batch = Batch::default();
+        batch.insert(META_FORMAT, &FORMAT.to_be_bytes());
         batch.insert(META_REVISION, &state.revision.0.to_be_bytes());
         batch.insert(META_LAST_LEASE, &state.last_lease.to_be_bytes());
         batch.insert(META_ENTRIES, &count(state).to_be_bytes());
@@ -107,19 +110,8 @@ impl SledJournal {
         for entry in state.entries.values() {
             self.tree.insert(entry_key(&entry.key), encode(entry)).map_err(|e| self.failed(&e))?;
         }
+        self.newest = state.revision;
         self.sync()
-    }
-
-    /// Makes a new store durable before anything is promised: format number, `conf`, folders.
-    fn create(&mut self) -> Result<(), StoreError> {
-        self.tree.insert(META_FORMAT, &FORMAT.to_be_bytes()).map_err(|e| self.failed(&e))?;
-        self.sync()?;
-        for path in [self.path.join("conf"), self.path.join("db"), self.path.clone()] {
-            File::open(&path)
-                .and_then(|file| file.sync_all())
-                .map_err(StoreError::io(&path, "it cannot be made durable"))?;
-        }
-        sync_parent(&self.path).map_err(StoreError::io(&self.path, "its folder cannot be made durable"))
     }
 
     fn read(&self) -> Result<State, StoreError> {
@@ -218,39 +210,16 @@ impl Journal for SledJournal {
     }
 }
 
-/// The newest revision that was made durable, in a file of its own: its number, then all its bits
-/// turned round. It is written after the log is synced and never synced itself, so it may be behind the
-/// log after a power cut, and is never ahead of it.
-struct Mark(File);
-
-impl Mark {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let path = path.join("newest");
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-        file.map(Self).map_err(StoreError::io(path, "it cannot be opened"))
-    }
-
-    fn write(&self, revision: Revision) -> std::io::Result<()> {
-        self.0.write_all_at(&[revision.0.to_be_bytes(), (!revision.0).to_be_bytes()].concat(), 0)
-    }
-
-    /// Refuses a log that ends before the mark.
-    fn check(&self, path: &Path, found: Revision) -> Result<(), StoreError> {
-        let corrupt = |found: String| StoreError::Corrupt { path: path.to_owned(), found };
-        let mut bytes = [0; 16];
-        if self.0.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            return Ok(());
-        }
-        self.0.read_exact_at(&mut bytes, 0).map_err(|e| corrupt(format!("the file `newest`: {e}")))?;
-        let (marked, turned) = (number_of(&bytes[..8]), number_of(&bytes[8..]));
-        match marked.filter(|revision| turned == Some(!revision)) {
-            Some(marked) if marked <= found.0 => Ok(()),
-            Some(marked) => {
-                Err(corrupt(format!("it ends at revision {found}, and {marked} was acknowledged")))
-            }
-            None => Err(corrupt("the file `newest` is not a number and its complement".to_owned())),
+/// Removes snapshots that sled had not finished; the log has everything that is in them.
+fn remove_half_snapshots(path: &Path) -> Result<(), StoreError> {
+    let files = path.read_dir().map_err(StoreError::io(path, "it cannot be listed"))?;
+    for file in files {
+        let file = file.map_err(StoreError::io(path, "it cannot be listed"))?.path();
+        if file.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&file).map_err(StoreError::io(&file, "it cannot be removed"))?;
         }
     }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
