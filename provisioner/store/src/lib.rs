@@ -1,6 +1,6 @@
 //! The server's state: one [`Store`] trait shaped after etcd, and its embedded backend on sled.
 //!
-//! The contract, which [`conformance`] checks on every backend:
+//! The contract, which the suite in `conformance` checks on every backend:
 //!
 //! - A [`Txn`] is atomic and, when its future is ready, **durable**: it survives a power cut.
 //! - Revisions count transactions that changed something, from 1, without gaps. A reader sees the
@@ -9,7 +9,7 @@
 //! - Keys bound to a lease are deleted, in one revision, when nobody keeps the lease alive. A lease
 //!   never ends early: after a restart each one starts again with its whole time to live.
 //!
-//! One engine (`engine`) holds these semantics and keeps the state in memory; a [`journal`] makes its
+//! One engine (`engine`) holds these semantics and keeps the state in memory; a `journal` makes its
 //! changes durable. [`SledStore`] is the engine with sled as journal (see `journal::sled` for what
 //! sled alone would lose), [`MemoryStore`] is the engine without one. Keys and values mean nothing here.
 
