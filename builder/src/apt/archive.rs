@@ -121,7 +121,9 @@ impl Archive {
             .timeout_connect(Some(Duration::from_secs(15)))
             .timeout_per_read(Some(Duration::from_secs(60)))
             .user_agent("kiln");
-        if let Some(proxy) = apt_proxy(Path::new("/etc/apt")).and_then(|p| ureq::Proxy::new(&p).ok()) {
+        if let Some(proxy) =
+            super::proxy::configured(Path::new("/etc/apt")).and_then(|p| ureq::Proxy::new(&p).ok())
+        {
             config = config.proxy(Some(proxy));
         }
         (Self { agent: config.build().new_agent(), sources: debian, store }, notes)
@@ -265,23 +267,6 @@ fn check(what: &str, bytes: &[u8], size: u64, digest: &Sha256) -> Result<(), Arc
     })
 }
 
-/// The proxy that apt was told to use for HTTP (`Acquire::http::Proxy "…";`, on a line of its own).
-/// Without one, the usual environment variables count.
-fn apt_proxy(folder: &Path) -> Option<String> {
-    let mut files = vec![folder.join("apt.conf")];
-    let parts = std::fs::read_dir(folder.join("apt.conf.d")).into_iter().flatten().flatten();
-    files.extend(parts.map(|entry| entry.path()));
-    files.sort();
-    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
-    texts.filter_map(|text| text.lines().filter_map(proxy_line).next_back()).last()
-}
-
-fn proxy_line(line: &str) -> Option<String> {
-    let value = line.trim().strip_prefix("Acquire::http::Proxy")?.trim();
-    let value = value.trim_end_matches(';').trim().trim_matches('"');
-    value.starts_with("http").then(|| value.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,11 +332,5 @@ mod tests {
         let archive = archive(serve("/debian/dists/s/InRelease", b"Origin: Debian\n"), folder.path());
         let refused = archive.universe(Arch::X86_64, Timestamp::UNIX_EPOCH).expect_err("unsigned");
         assert!(matches!(refused, ArchiveError::Release { .. }), "{refused}");
-    }
-
-    #[test]
-    fn apts_proxy_is_found() {
-        assert_eq!(proxy_line(" Acquire::http::Proxy \"http://p:3142\";").as_deref(), Some("http://p:3142"));
-        assert_eq!(proxy_line("Acquire::http::Proxy \"DIRECT\";"), None);
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod archive;
 pub mod index;
+mod proxy;
 pub mod relation;
 pub mod release;
 pub mod sources;

@@ -182,4 +182,21 @@ mod tests {
         let keyring = Keyring { certificates: Vec::new(), file: "k.gpg".into() };
         assert!(matches!(keyring.open(TEXT.as_bytes()), Err(ReleaseError::NotSigned(_))));
     }
+
+    /// The real thing, where apt has left one: what Debian signed is right, and one changed letter is not.
+    #[test]
+    fn debians_own_signature_is_checked() {
+        let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+        let found = lists.map(|e| e.path()).find(|p| p.to_string_lossy().ends_with("_bookworm_InRelease"));
+        let keyring = Keyring::load(Path::new("/usr/share/keyrings/debian-archive-keyring.gpg"));
+        let (Some(file), Ok(keyring)) = (found, keyring) else {
+            eprintln!("skipped: apt has fetched no InRelease of bookworm on this machine");
+            return;
+        };
+        let bytes = std::fs::read(file).expect("an InRelease");
+        let release = Release::parse(&keyring.open(&bytes).expect("signed")).expect("a release");
+        assert_eq!((release.origin.as_str(), release.codename.as_str()), ("Debian", "bookworm"));
+        let changed = String::from_utf8(bytes).expect("text").replacen("Origin: Debian", "Origin: Debiam", 1);
+        assert!(matches!(keyring.open(changed.as_bytes()), Err(ReleaseError::Signature { .. })));
+    }
 }

@@ -101,7 +101,7 @@ pub fn parse_one_line(text: &str, file: &Path) -> Result<Vec<Source>, SourcesErr
         }
         let option = |name: &str| {
             let all = options.split_whitespace().filter_map(|o| o.split_once('='));
-            all.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).last()
+            all.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next_back()
         };
         let mut words = rest.split_whitespace();
         let (Some(uri), Some(suite)) = (words.next(), words.next()) else {

@@ -139,7 +139,7 @@ impl Spec {
     /// What holds between the files of a spec.
     fn check(&self) -> Result<(), SpecError> {
         for (name, function) in &self.functions {
-            for other in function.spec.after.iter().filter(|o| !self.functions.contains_key(*o)) {
+            if let Some(other) = function.spec.after.iter().find(|o| !self.functions.contains_key(*o)) {
                 let problem =
                     format!("function `{name}` starts after `{other}`, which is not in `functions`");
                 return Err(SpecError::whole(&self.file, problem));

@@ -56,7 +56,7 @@ impl Images {
     /// The message, without the folder.
     fn refused(&self) -> String {
         let message = self.load().expect_err("refused").to_string();
-        message.rsplit_once("x/../").map_or(message.clone(), |(_, rest)| rest.to_owned())
+        message.split_once("x/../").map_or(message.clone(), |(_, rest)| rest.to_owned())
     }
 }
 
@@ -90,7 +90,7 @@ fn an_unknown_key_is_told_with_line_column_and_the_right_one() {
     assert!(message.starts_with("functions/f.toml:3:1: unknown field `progams`"), "{message}");
     assert!(message.ends_with("did you mean `programs`?"), "{message}");
     let message = function_with("kind = \"unix\"", "kind = \"unix\", intervall_ms = 5");
-    assert!(message.contains("interval_ms") && message.contains(":23:"), "{message}");
+    assert!(message.contains("interval_ms") && message.contains(":24:27:"), "{message}");
     let image = IMAGE.replace("profile", "profil");
     let message = Images::new(&image, FUNCTION).refused();
     assert!(message.contains("image.toml:5:1") && message.contains("did you mean `profile`?"), "{message}");
@@ -153,8 +153,5 @@ fn functions_that_wait_for_nobody_or_for_each_other_are_refused() {
     assert!(Images::new(IMAGE, &after("g")).refused().contains("starts after `g`"));
     assert!(Images::new(IMAGE, &after("f")).refused().contains("in a circle"));
     let missing = IMAGE.replace("\"f\"", "\"f\", \"g\"");
-    assert!(
-        Images::new(&missing, FUNCTION).refused().contains("functions/g.toml: cannot be read")
-            || Images::new(&missing, FUNCTION).refused().contains("g.toml: cannot be read")
-    );
+    assert!(Images::new(&missing, FUNCTION).refused().contains("functions/g.toml: cannot be read"));
 }

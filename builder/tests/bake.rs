@@ -1,0 +1,225 @@
+//! The whole pipeline on packages made here: no network, no root.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use kiln_builder::bake::{BakeOptions, BakeReport, bake};
+use kiln_builder::lock::{Lock, LockedPackage};
+use kiln_builder::spec::Spec;
+use kiln_builder::store::ContentStore;
+use kiln_model::{Format, Sha256, UnixMillis};
+use kiln_signing::bundle::Bundle;
+
+const IMAGE: &str = "format = 1\nname = \"x\"\nversion = \"1\"\narch = \"x86_64\"\nprofile = \"generic/vm\"\n\
+                     functions = [\"f\"]\n";
+
+const FUNCTION: &str = r#"format = 1
+packages = ["f"]
+programs = ["/usr/bin/d"]
+keep = ["/usr/share/d/*"]
+
+[[config]]
+template = "/usr/share/kiln/templates/d.conf"
+path = "/etc/d.conf"
+
+[[process]]
+name = "d"
+command = ["/usr/bin/d"]
+"#;
+
+/// An ELF file that needs nothing: only its header (System V ABI, "ELF Header").
+fn program() -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    (bytes[16], bytes[18], bytes[20], bytes[52]) = (2, 62, 1, 64);
+    bytes
+}
+
+/// A package with these files.
+fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        tar.append_data(&mut header, path, *bytes).expect("memory");
+    }
+    let mut data = Vec::new();
+    let plain = tar.into_inner().expect("memory");
+    liblzma::read::XzEncoder::new(plain.as_slice(), 1).read_to_end(&mut data).expect("memory");
+    let mut out = b"!<arch>\n".to_vec();
+    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.xz", &data)] {
+        writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 644, bytes.len()).expect("memory");
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(2), b'\n');
+    }
+    out
+}
+
+/// A fleet's keys, an agent, packages in the cache, a spec and its lock.
+struct Bench(tempfile::TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(tempfile::tempdir().expect("a folder"));
+        for folder in ["images/x", "images/functions/f", "fleet/keys", "fleet/trust"] {
+            std::fs::create_dir_all(bench.at(folder)).expect("a folder");
+        }
+        let keys = kiln_signing::fleet::FleetKeys::generate().expect("keys");
+        keys.write(&bench.at("fleet"), UnixMillis(1_800_000_000_000)).expect("written");
+        bench.write("agent", &program());
+        bench.write("images/x/image.toml", IMAGE.as_bytes());
+        bench.write("images/functions/f.toml", FUNCTION.as_bytes());
+        bench.write("images/functions/f/d.conf", b"one");
+        bench.lock(&[("/usr/bin/d", &program()), ("./usr/share/d/data", b"data"), ("./bin/sh", b"#!")]);
+        bench
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) {
+        std::fs::write(self.at(path), bytes).expect("written");
+    }
+
+    /// Puts packages into the cache, and a lock of them beside the spec.
+    fn lock(&self, function: &[(&str, &[u8])]) {
+        let builtin: String = ["virtio_pci", "virtio_net", "virtio_blk", "virtio_rng", "vmxnet3", "loop"]
+            .iter()
+            .chain(&["dm_verity", "squashfs", "overlay", "dummy", "vrf", "bonding", "8021q", "vxlan"])
+            .map(|name| format!("kernel/{name}.ko\n"))
+            .collect();
+        let kernel: &[(&str, &[u8])] =
+            &[("./boot/vmlinuz-6.1", b"kernel"), ("./lib/modules/6.1/modules.builtin", builtin.as_bytes())];
+        let loader: &[(&str, &[u8])] =
+            &[("./usr/lib/ipxe/ipxe.efi", b"efi"), ("./usr/lib/ipxe/undionly.kpxe", b"bios")];
+        // Debian's names of files begin with `./`.
+        let function: Vec<_> = function.iter().map(|(p, b)| (p.trim_start_matches('/'), *b)).collect();
+        let packages = [("kernel", kernel), ("loader", loader), ("fn/f", &function)];
+        let spec = Spec::load(&self.at("images/x")).expect("right");
+        let store = ContentStore::open(&self.at("cache")).expect("a store");
+        let locked = |(root, files): &(&str, &[(&str, &[u8])])| {
+            let bytes = deb(files);
+            LockedPackage {
+                name: root.replace('/', "-"),
+                version: "1".into(),
+                arch: "amd64".into(),
+                suite: "s".into(),
+                path: "pool/x.deb".into(),
+                size: bytes.len() as u64,
+                sha256: store.put(&bytes).expect("kept"),
+                roots: BTreeMap::from([((*root).to_owned(), String::new())]),
+            }
+        };
+        let packages = packages.iter().map(locked).collect();
+        let lock = Lock { format: Format, arch: spec.image.arch, epoch: 1, roots: spec.roots(), packages };
+        self.write("images/x/image.lock", &lock.to_bytes().expect("bytes"));
+    }
+
+    fn options(&self) -> BakeOptions {
+        BakeOptions {
+            spec: self.at("images/x"),
+            update: false,
+            agent: self.at("agent"),
+            trust: self.at("fleet/trust"),
+            keys: self.at("fleet/keys"),
+            output: self.at("out"),
+            version: None,
+            cache: self.at("cache"),
+        }
+    }
+
+    fn bake(&self, options: &BakeOptions) -> Result<BakeReport, String> {
+        bake(options, &|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// The message, and that nothing is left in the output folder.
+    fn refused(&self, options: &BakeOptions) -> String {
+        let message = self.bake(options).expect_err("refused");
+        let left = std::fs::read_dir(&options.output).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "files left after: {message}");
+        message
+    }
+}
+
+fn digest(path: &Path) -> Sha256 {
+    Sha256::of(&std::fs::read(path).expect("a file"))
+}
+
+#[test]
+fn baking_twice_gives_the_same_bytes_wherever_it_is_done() {
+    let bench = Bench::new();
+    let first = bench.bake(&bench.options()).expect("baked");
+    assert!(first.parts.iter().all(|p| !p.cached), "{:?}", first.parts);
+    let again = bench.bake(&BakeOptions { output: bench.at("again"), ..bench.options() }).expect("baked");
+    assert!(again.parts.iter().all(|p| p.cached), "{:?}", again.parts);
+    assert_eq!(digest(&first.bundle), digest(&again.bundle));
+    // Nothing remembered, another folder for everything: packages are the only thing carried over.
+    let elsewhere = BakeOptions { output: bench.at("deep/er"), cache: bench.at("cache2"), ..bench.options() };
+    std::fs::create_dir_all(bench.at("cache2/sha256")).expect("a folder");
+    for file in std::fs::read_dir(bench.at("cache/sha256")).expect("a folder") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), bench.at("cache2/sha256").join(file.file_name())).expect("copied");
+    }
+    let fresh = bench.bake(&elsewhere).expect("baked");
+    assert!(fresh.parts.iter().all(|p| !p.cached), "{:?}", fresh.parts);
+    assert_eq!(digest(&first.bundle), digest(&fresh.bundle));
+}
+
+#[test]
+fn a_bundle_is_whole_and_one_template_changes_one_part() {
+    let bench = Bench::new();
+    let one = bench.bake(&bench.options()).expect("baked");
+    let bundle = Bundle::open(&one.bundle).expect("whole");
+    let names: Vec<&str> = bundle.manifest().parts.keys().map(|n| n.as_str()).collect();
+    assert_eq!(names, ["base", "fn/f", "initrd", "loader/ipxe.efi", "loader/undionly.kpxe", "vmlinuz"]);
+    bench.write("images/functions/f/d.conf", b"two");
+    let options = BakeOptions { version: Some("2".parse().expect("a version")), ..bench.options() };
+    let two = bench.bake(&options).expect("baked");
+    let made: Vec<&str> = two.parts.iter().filter(|p| !p.cached).map(|p| p.name.as_str()).collect();
+    assert_eq!(made, ["fn/f"]);
+    assert_ne!(one.image.id, two.image.id);
+    assert_eq!(two.bundle.file_name().and_then(|n| n.to_str()), Some("x-2-x86_64.kiln"));
+}
+
+#[test]
+fn what_cannot_work_is_told_before_anything_is_written() {
+    let bench = Bench::new();
+    let options = bench.options();
+    let none = BakeOptions { agent: bench.at("no-agent"), ..bench.options() };
+    assert!(bench.refused(&none).contains("make agent"));
+    let linked = BakeOptions { agent: std::env::current_exe().expect("a path"), ..bench.options() };
+    assert!(bench.refused(&linked).contains("static"));
+    let text = BakeOptions { agent: bench.at("images/x/image.toml"), ..bench.options() };
+    assert!(bench.refused(&text).contains("cannot be the agent"));
+
+    bench.lock(&[("/usr/bin/e", &program()), ("/usr/share/d/data", b"")]);
+    let message = bench.refused(&options);
+    assert!(
+        message.contains("no package has the program `/usr/bin/d`; did you mean `/usr/bin/e`?"),
+        "{message}"
+    );
+    bench.lock(&[("/usr/bin/d", &program())]);
+    assert!(bench.refused(&options).contains("nothing in its packages fits `/usr/share/d/*`"));
+    bench.lock(&[("/usr/bin/d", b"#!/bin/sh"), ("/usr/share/d/data", b"")]);
+    assert!(bench.refused(&options).contains("is a script"));
+    let needy = std::fs::read(std::env::current_exe().expect("a path")).expect("a program");
+    bench.lock(&[("/usr/bin/d", &needy), ("/usr/share/d/data", b"")]);
+    assert!(bench.refused(&options).contains("needs the library"));
+
+    std::fs::remove_file(bench.at("images/x/image.lock")).expect("removed");
+    assert!(bench.refused(&options).contains("--update"));
+}
+
+#[test]
+fn no_image_has_a_shell() {
+    let bench = Bench::new();
+    let keep = FUNCTION.replace("/usr/share/d/*", "/usr/bin/*");
+    bench.write("images/functions/f.toml", keep.as_bytes());
+    let message = bench.refused(&bench.options());
+    assert!(message.contains("`/usr/bin/sh` is a shell"), "{message}");
+}
