@@ -1,7 +1,7 @@
 //! The DHCP driver: sockets, leases and timelines around the core in `kiln-dhcp`.
 
 pub mod leases;
-mod link;
+mod sys;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -23,7 +23,7 @@ use crate::error::ServeError;
 use crate::records::{MachineRecord, key};
 use crate::server::{Server, now};
 use leases::{Held, Leases};
-use link::Link;
+use sys::Link;
 
 /// The client's port (RFC 2131, section 4.1).
 const CLIENT_PORT: u16 = 68;

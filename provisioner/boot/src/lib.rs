@@ -1,8 +1,8 @@
 //! What a machine boots: one pure function of machine, firmware, intent and boot ledger.
 //!
 //! For a box without a disk the provisioner *is* the boot loader, so the counting of tries that a boot
-//! loader does happens here, in the [`Ledger`]. [`answer`] says what a firmware is given and
-//! [`explain`] says why, out of the same decisions. [`script`] writes what iPXE runs. [`diagnose`]
+//! loader does happens here, in the [`Ledger`]. [`answer()`] says what a firmware is given and
+//! [`explain()`] says why, out of the same decisions. [`script`] writes what iPXE runs. [`diagnose`]
 //! reads a boot's timeline and says where it stopped. Nothing here does I/O or reads a clock.
 
 pub mod answer;

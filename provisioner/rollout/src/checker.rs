@@ -197,10 +197,7 @@ impl Step<'_> {
                         planned && *image == self.after.image,
                         format!("{machine} was not told to go"),
                     );
-                    let open = matches!(
-                        self.after.state,
-                        RolloutState::Canary | RolloutState::Ramp | RolloutState::Paused
-                    );
+                    let open = !matches!(self.after.state, RolloutState::Stopped | RolloutState::Aborted);
                     broken.unless(open, format!("{machine} is assigned while {:?}", self.after.state));
                 }
                 Action::Revert { machine, image } => {

@@ -87,8 +87,8 @@ impl Rollout {
                 return Some(Action::Revert { machine, image });
             }
             let assigned = member.under_way() || member.unseen;
-            (assigned && !is_new && !self.is_over())
-                .then(|| Action::Assign { machine, image: self.image.clone() })
+            let given_up = matches!(self.state, RolloutState::Stopped | RolloutState::Aborted);
+            (assigned && !is_new && !given_up).then(|| Action::Assign { machine, image: self.image.clone() })
         };
         self.members.iter().filter_map(due).collect()
     }
@@ -130,14 +130,19 @@ impl Rollout {
 
     /// Tells who may go to go, and says how the rollout is.
     fn go_on(&mut self, observed: &Observations, now: UnixMillis) {
-        if self.all(|m| m.state == RolloutMachineState::Passed) {
+        if self.pause != Some(Pause::Operator) {
+            self.pause = None;
+            self.tell_who_may_go(observed, now);
+        }
+        if self.members.iter().all(|m| m.state == RolloutMachineState::Passed) {
             let reason = format!("every machine runs {}", self.image);
-            return self.end(RolloutState::Done, reason, now);
+            self.end(RolloutState::Done, reason, now);
+        } else if self.pause != Some(Pause::Operator) {
+            self.describe(observed, now);
         }
-        if self.pause == Some(Pause::Operator) {
-            return;
-        }
-        self.pause = None;
+    }
+
+    fn tell_who_may_go(&mut self, observed: &Observations, now: UnixMillis) {
         for place in 0..self.members.len() {
             let member = &self.members[place];
             if member.state == RolloutMachineState::Waiting && self.blockers(member, observed, now).is_empty()
@@ -146,7 +151,6 @@ impl Rollout {
                 self.members[place].tell(unseen, now);
             }
         }
-        self.describe(observed, now);
     }
 
     /// The state and its reason, from the members.
@@ -192,10 +196,6 @@ impl Rollout {
     pub(crate) fn phase(&self) -> RolloutState {
         let waits = |m: &Member| m.canary && m.state != RolloutMachineState::Passed;
         if self.members.iter().any(waits) { RolloutState::Canary } else { RolloutState::Ramp }
-    }
-
-    fn all(&self, holds: impl Fn(&Member) -> bool) -> bool {
-        self.members.iter().all(holds)
     }
 }
 

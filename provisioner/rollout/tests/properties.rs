@@ -132,21 +132,31 @@ proptest! {
 
     /// A fleet that does as it is told is done, however often actions are lost.
     #[test]
-    fn a_good_image_reaches_everybody(policy in policy(), lost in prop::collection::vec(any::<bool>(), 0..40)) {
-        let mut world = World::new(&NAMES, RolloutPolicy { deadline_s: 100_000, ..policy });
+    fn a_good_image_reaches_everybody(
+        policy in policy(),
+        unseen in any::<bool>(),
+        lost in prop::collection::vec(any::<bool>(), 0..40),
+    ) {
+        let mut world = World::new(&NAMES, RolloutPolicy { deadline_s: 100_000, canaries: 1, ..policy });
+        if unseen {
+            // It runs nothing, so it is no canary.
+            let machine = world.machine("r5");
+            (machine.wanted, machine.seen) = (None, kiln_rollout::Observation::default());
+        }
         world.start(2, false).unwrap();
         let mut lost = lost.into_iter();
-        for _ in 0..2000 {
+        for _ in 0..300 {
             world.pass(5);
             let (after, actions) = world.rollout.clone().unwrap().step(&world.observed(), world.now);
             if !lost.next().unwrap_or(false) {
                 actions.iter().for_each(|action| world.execute(action));
             }
             world.rollout = Some(after);
-            for n in 0..NAMES.len() {
+            for n in 0..NAMES.len() - usize::from(unseen) {
                 happen(&mut world, &Event::Obeys(n), &mut false);
             }
         }
         prop_assert_eq!(world.rollout.unwrap().state, kiln_model::api::RolloutState::Done);
+        prop_assert!(world.machines.values().all(|m| m.wanted == Some(image(2))));
     }
 }
