@@ -162,7 +162,7 @@ impl Daemon {
             tokio::select! {
                 message = self.link.receive() => {
                     let message = message.map_err(failed("listening to process 1"))?;
-                    self.from_init(message);
+                    self.heard(message);
                 }
                 Some(happening) = told.recv() => self.happened(happening).await,
                 () = sleep_until(Instant::now() + wait) => self.core(Event::Timer),
@@ -187,7 +187,7 @@ impl Daemon {
         self.share();
     }
 
-    fn from_init(&mut self, message: FromInit) {
+    fn heard(&mut self, message: FromInit) {
         let (slot, ended) = match message {
             FromInit::Started(..) | FromInit::Running(..) | FromInit::ListEnd => return,
             FromInit::NotStarted(slot, errno) => (slot, Ended::NotStarted(errno)),

@@ -145,11 +145,6 @@ impl Client {
         read_body(path, response, 64 * 1024, |_| Ok(())).await
     }
 
-    /// The boot token.
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-
     async fn send(
         &self,
         method: Method,

@@ -12,6 +12,7 @@ use kiln_model::{Sha256, UnixMillis};
 use kiln_signing::tuf::{self, Floor, Role, TrustedRoot, TrustedTargets};
 use kiln_signing::{Document, Fault, KeyError, KeySet, VerifyError, envelope};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::cmdline::BootParameters;
 use crate::http::{Client, HttpError};
@@ -135,7 +136,7 @@ impl Trust {
                 (bytes, targets.root().keys(Role::Targets).clone(), Some(targets))
             }
             Purpose::Fallback => {
-                let path = client.part_path(Manifest::FILE);
+                let path = locate(client, &intent.image).await?;
                 let bytes = client.get(&path, Document::MANIFEST.limit).await?;
                 (bytes, self.root.keys(Role::Targets).clone(), None)
             }
@@ -170,13 +171,6 @@ impl Trust {
     }
 }
 
-impl Client {
-    /// Where a part of the image that this boot runs is, by name.
-    fn part_path(&self, part: &str) -> String {
-        format!("/boot/part/{}/{part}", self.token())
-    }
-}
-
 /// Where a part is in the repository: `/repository/targets/edge-router/2/x86_64/fn/<sha256>.frr`.
 pub fn repository_path(image: &ImageRef, part: &str, sha256: &Sha256) -> String {
     let folder = image.folder();
@@ -184,6 +178,31 @@ pub fn repository_path(image: &ImageRef, part: &str, sha256: &Sha256) -> String 
         Some((inner, file)) => format!("/repository/targets/{folder}/{inner}/{sha256}.{file}"),
         None => format!("/repository/targets/{folder}/{sha256}.{part}"),
     }
+}
+
+/// Where the manifest of an image is, by metadata that is **not** verified: a box that falls back does so
+/// because something is wrong, perhaps with the metadata. It says only where to look. What is found there
+/// must carry its release signatures and be the very image that the intent names.
+async fn locate(client: &Client, image: &ImageRef) -> Result<String, TrustError> {
+    let fetch = async |file: &str, limit| -> Result<Value, TrustError> {
+        let bytes = client.get(&format!("/repository/metadata/{file}"), limit).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| VerifyError::new(file, Fault::NotJson(e.to_string())).into())
+    };
+    let version = |document: &Value, file: &str| {
+        let stated = document["signed"]["meta"][file]["version"].as_u64();
+        stated.ok_or_else(|| VerifyError::new(file, Fault::NotNamed))
+    };
+    let timestamp = fetch("timestamp.json", tuf::TIMESTAMP_LIMIT).await?;
+    let snapshot = format!("{}.snapshot.json", version(&timestamp, "snapshot.json")?);
+    let snapshot = fetch(&snapshot, tuf::SNAPSHOT_LIMIT).await?;
+    let targets = format!("{}.targets.json", version(&snapshot, "targets.json")?);
+    let targets = fetch(&targets, tuf::TARGETS_LIMIT).await?;
+    let name = format!("{}/{}", image.folder(), Manifest::FILE);
+    let stated = targets["signed"]["targets"][&name]["hashes"]["sha256"].as_str();
+    let sha256: Sha256 =
+        stated.and_then(|s| s.parse().ok()).ok_or_else(|| VerifyError::new(&name, Fault::NotNamed))?;
+    Ok(repository_path(image, Manifest::FILE, &sha256))
 }
 
 async fn target(client: &Client, targets: &TrustedTargets, name: &str) -> Result<Vec<u8>, TrustError> {

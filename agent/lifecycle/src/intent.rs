@@ -94,3 +94,71 @@ pub fn decide(current: &Intent, new: &Intent, now: UnixMillis) -> Result<Decisio
         (false, false) => Ok(Decision::Reconfigure),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::format::Format;
+    use kiln_model::intent::{IntentKind, MachineConfig, Purpose};
+    use kiln_model::manifest::ImageRef;
+    use kiln_model::{Arch, ImageId, Sha256};
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn intent(generation: u64, image: &str) -> Intent {
+        Intent {
+            kind: IntentKind::Intent,
+            format: Format,
+            machine: "r1".parse().expect("name"),
+            mac: "52:54:00:00:00:01".parse().expect("address"),
+            generation: Generation(generation),
+            image: ImageRef {
+                name: "edge".parse().expect("name"),
+                version: image.parse().expect("version"),
+                arch: Arch::X86_64,
+                id: ImageId(Sha256::of(image.as_bytes())),
+            },
+            purpose: Purpose::Run,
+            config: MachineConfig::default(),
+            issued: UnixMillis(0),
+            expires: NOW.plus(1),
+        }
+    }
+
+    #[test]
+    fn a_generation_never_goes_back() {
+        let current = intent(5, "1");
+        let older = intent(4, "2");
+        let refusal = IntentRefusal::Older { seen: Generation(5), found: Generation(4) };
+        assert_eq!(decide(&current, &older, NOW), Err(refusal));
+        assert_eq!(decide(&current, &intent(5, "2"), NOW), Err(IntentRefusal::Contradiction(Generation(5))));
+    }
+
+    #[test]
+    fn what_differs_says_what_to_do() {
+        let current = intent(5, "1");
+        assert_eq!(decide(&current, &intent(5, "1"), NOW), Ok(Decision::Nothing));
+        assert_eq!(decide(&current, &intent(6, "1"), NOW), Ok(Decision::Nothing));
+        assert_eq!(decide(&current, &intent(6, "2"), NOW), Ok(Decision::Reimage));
+        let mut other = intent(6, "1");
+        other.config.vars.insert("asn".to_owned(), 65001.into());
+        assert_eq!(decide(&current, &other, NOW), Ok(Decision::Reconfigure));
+    }
+
+    #[test]
+    fn an_intent_for_another_box_or_another_day_is_refused() {
+        let mine = intent(1, "1");
+        let check = |i: &Intent| check(i, &mine.machine, mine.mac, None, NOW);
+        assert_eq!(check(&mine), Ok(()));
+        let mut other = mine.clone();
+        other.machine = "r2".parse().expect("name");
+        assert!(matches!(check(&other), Err(IntentRefusal::Machine { .. })));
+        let mut other = mine.clone();
+        other.mac.0[5] = 2;
+        assert!(matches!(check(&other), Err(IntentRefusal::Address { .. })));
+        let mut other = mine.clone();
+        other.expires = NOW;
+        assert!(matches!(check(&other), Err(IntentRefusal::Expired { .. })));
+    }
+}

@@ -65,9 +65,9 @@ impl ProbeState {
         });
     }
 
-    /// Takes the answer if it belongs to the question that is open.
+    /// Takes the answer if it belongs to the question that is open, and is in time.
     pub(crate) fn answered(&mut self, id: AskId, answer: &Answer, now: Uptime) {
-        if self.asked.is_some_and(|(open, _)| open == id) {
+        if self.asked.is_some_and(|(open, at)| open == id && now.since(at) < self.spec.timeout_ms) {
             self.asked = None;
             self.last = Some(answer.clone());
             self.due = now.plus(self.spec.interval_ms.max(1));

@@ -276,3 +276,37 @@ fn check_order(functions: &[Function]) -> Result<(), OrderError> {
         false => Err(OrderError::Circle(known.difference(&started).map(|name| (*name).clone()).collect())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(name: &str, after: &[&str]) -> Function {
+        let after: Vec<FunctionName> = after.iter().map(|n| n.parse().expect("name")).collect();
+        Function {
+            name: name.parse().expect("name"),
+            processes: Vec::new(),
+            sandbox: Default::default(),
+            configs: Vec::new(),
+            health: Vec::new(),
+            drain: None,
+            after: after.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn functions_that_can_never_start_are_refused() {
+        let circle = [function("a", &["b"]), function("b", &["a"]), function("c", &[])];
+        let names = ["a", "b"].map(|n| n.parse().expect("name")).to_vec();
+        assert_eq!(check_order(&circle), Err(OrderError::Circle(names)));
+        assert!(matches!(check_order(&[function("a", &["z"])]), Err(OrderError::Missing { .. })));
+        assert!(check_order(&[function("a", &["b"]), function("b", &[])]).is_ok());
+    }
+
+    #[test]
+    fn an_image_without_functions_is_healthy_at_once() {
+        let mut core = Supervisor::new(&[], Uptime(1)).expect("nothing to order");
+        core.handle(Uptime(0), Event::Timer);
+        assert_eq!(core.status(), Status::Healthy);
+    }
+}

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use kiln_lifecycle::intent::{Decision, decide};
 use kiln_model::Intent;
-use kiln_model::intent::Purpose;
 use kiln_signing::Document;
 use kiln_signing::tuf::Floor;
 use tokio::sync::mpsc::UnboundedSender;
@@ -81,11 +80,8 @@ impl Watcher {
                 Some(Happening::Reconfigure(Box::new(intent)))
             }
             Decision::Reimage => {
-                // A fallback image is only offered to the boot that is to run it, which checks it then.
-                if intent.purpose == Purpose::Run {
-                    let manifest = self.trust.manifest(&self.client, &intent, self.floor, |_, _| ()).await?;
-                    self.floor = manifest.1;
-                }
+                let verified = self.trust.manifest(&self.client, &intent, self.floor, |_, _| ()).await?;
+                self.floor = verified.1;
                 Some(Happening::Reimage(Box::new(intent)))
             }
         })
