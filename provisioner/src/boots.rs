@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kiln_boot::{Decision, DiscoveryScript, HoldScript, Ledger, RunScript};
 use kiln_model::fleet::{BootPolicy, MachineSpec};
-use kiln_model::intent::{Ipv4Cidr, Purpose};
+use kiln_model::intent::{Ipv4Cidr};
 use kiln_model::manifest::ImageRef;
 use kiln_model::timeline::{Step, TimelineEntry};
 use kiln_model::{BootId, Format, ImageId, ImageName, MacAddr, MachineName, Manifest, Sha256, UnixMillis};
@@ -168,15 +168,13 @@ impl Server {
         self.db
             .transact(&keys, |draft| {
                 let ledger = assigned(draft, machine, policy, newest.as_ref())?;
-                let before = ledger.intended.as_ref().map(|i| i.purpose);
+                let fell_back = ledger.is_step_back(&ledger.decide(policy));
                 let (mut ledger, decision) = ledger.serve(token.boot(), policy);
                 let note = note(&decision, &mut ledger, images, &token.boot());
                 draft.put(key::ledger(name), &ledger)?;
                 intents::settle(draft, machine, &mut ledger)?;
                 self.record_boot(draft, name, &decision, token, now)?;
 
-                let fell_back =
-                    matches!(decision, Decision::Fallback { .. }) && before != Some(Purpose::Fallback);
                 let steps = fell_back.then_some(Step::FellBack).into_iter().chain([Step::Script]);
                 for step in steps {
                     let boot = decision.intended().map(|_| token.boot());
