@@ -115,7 +115,7 @@ impl Lab {
     pub fn down(&self) -> Result<(), LabError> {
         let holder = self.ask(&Ask::Down)?.holder;
         let deadline = Instant::now() + PATIENCE;
-        while Path::new(&format!("/proc/{holder}")).exists() && holder::lock(&self.files).is_err() {
+        while runs(holder) {
             if Instant::now() > deadline {
                 return Err(LabError::Refused(format!("process {holder} does not end")));
             }
@@ -261,6 +261,14 @@ fn namespaces(tools: &Tools) -> Result<&'static [&'static str], LabError> {
         return Ok(options);
     }
     Err(LabError::Namespace { said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}
+
+/// Whether a process runs; one that only waits for its parent to take notice (proc(5): state Z) does not.
+fn runs(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        !state.starts_with(['Z', 'X'])
+    })
 }
 
 fn last_words(log: &Path) -> String {

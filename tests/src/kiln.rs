@@ -73,6 +73,14 @@ impl Kiln {
         }
     }
 
+    /// As [`Self::run`], but nothing is shown of a command that fails: it may be typed again.
+    pub fn attempt(&self, args: &[&str]) -> Result<(), Failed> {
+        let said = self.ask(args)?;
+        println!("   $ kiln -C {} {}", self.fleet.display(), args.join(" "));
+        said.lines().for_each(|line| println!("     {line}"));
+        Ok(())
+    }
+
     /// Asks silently.
     fn ask(&self, args: &[&str]) -> Result<String, Failed> {
         let fleet = self.fleet.display().to_string();

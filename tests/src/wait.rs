@@ -9,7 +9,7 @@ use kiln_model::report::Status;
 use crate::demo::{Demo, Failed};
 
 /// Between two looks.
-const TURN: Duration = Duration::from_millis(500);
+const TURN: Duration = Duration::from_secs(1);
 
 /// Looks again and again until `done` finds something, for at most `seconds`. What is waited for is
 /// named in the failure, with what the last look said.

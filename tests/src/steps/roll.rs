@@ -10,6 +10,8 @@ use crate::wait;
 
 /// Two machines, one after the other, through drain, firmware and health.
 const DEADLINE_S: u64 = 600;
+/// From publishing to the server's knowing it.
+const SEEN_S: u64 = 10;
 /// The template that versions 2 and 3 change.
 const CHRONY: &str = "images/functions/chrony/chrony.conf";
 
@@ -75,10 +77,13 @@ pub fn bake_and_start(demo: &mut Demo, version: &str, more: &[&str]) -> Result<(
     start(demo, version, more)
 }
 
-/// Starts to roll a version out.
+/// Starts to roll a version out. The server looks for new images every two seconds.
 pub fn start(demo: &mut Demo, version: &str, more: &[&str]) -> Result<(), Failed> {
     let image = format!("{IMAGE}@{version}");
-    demo.kiln.run(&[&["rollout", "start", &image], more].concat())?;
+    let command = [&["rollout", "start", &image], more].concat();
+    wait::until("the rollout to start", SEEN_S, || {
+        Ok(demo.kiln.attempt(&command).map_err(|error| error.to_string()))
+    })?;
     Ok(())
 }
 
