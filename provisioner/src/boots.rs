@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kiln_boot::{Decision, DiscoveryScript, HoldScript, Ledger, RunScript};
 use kiln_model::fleet::{BootPolicy, MachineSpec};
-use kiln_model::intent::{Ipv4Cidr};
+use kiln_model::intent::Ipv4Cidr;
 use kiln_model::manifest::ImageRef;
 use kiln_model::timeline::{Step, TimelineEntry};
 use kiln_model::{BootId, Format, ImageId, ImageName, MacAddr, MachineName, Manifest, Sha256, UnixMillis};
