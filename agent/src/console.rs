@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: usize = 76;
+const WIDTH: usize = 78;
 
 /// Why a boot stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,9 @@ pub fn stop_block(machine: &str, stop: &Stop, now: &str) -> String {
     if let Some(part) = &stop.part {
         row(&mut text, "part", part);
     }
-    row(&mut text, "problem", &stop.why);
+    // The part stands above already.
+    let why = stop.part.as_ref().and_then(|part| stop.why.strip_prefix(part.as_str())?.strip_prefix(": "));
+    row(&mut text, "problem", why.unwrap_or(&stop.why));
     row(&mut text, "now", now);
     text.push_str(&bar);
     text.push('\n');

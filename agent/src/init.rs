@@ -29,11 +29,13 @@ pub fn run(phase: Phase) -> ExitCode {
         return ExitCode::from(2);
     }
     let why = match phase {
-        Phase::Initrd => initrd::run().to_string(),
-        Phase::Base => warden::run().to_string(),
+        Phase::Initrd => initrd::run(),
+        Phase::Base => Some(warden::run().to_string()),
     };
-    eprintln!("kiln: {why}; the machine reboots in 5 seconds");
-    std::thread::sleep(Duration::from_secs(5));
+    if let Some(why) = why {
+        eprintln!("kiln: {why}; the machine reboots in 5 seconds");
+        std::thread::sleep(Duration::from_secs(5));
+    }
     reboot()
 }
 

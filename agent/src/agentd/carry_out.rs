@@ -217,7 +217,7 @@ impl Daemon {
         let client = Client::new(shared.borrow().parameters());
         let link = self.link.clone();
         tokio::task::spawn_local(async move {
-            reports::send_all(&shared, &client, LAST_WORDS).await;
+            reports::last_words(&shared, &client, LAST_WORDS).await;
             println!("kiln: the machine reboots after {} ms", Uptime(uptime_ms()).0);
             link.send(ToInit::Reboot);
         });

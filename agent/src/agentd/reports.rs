@@ -30,6 +30,10 @@ pub struct Shared {
     parameters: BootParameters,
     status: Status,
     functions: Vec<FunctionReport>,
+    /// The status that the provisioner knows.
+    told: Option<Status>,
+    /// The box is about to reboot: only its last words are sent.
+    closing: bool,
     changed: Rc<Notify>,
 }
 
@@ -42,6 +46,8 @@ impl Shared {
             parameters,
             status: Status::Starting,
             functions: Vec::new(),
+            told: None,
+            closing: false,
             changed: Rc::new(Notify::new()),
         }
     }
@@ -75,7 +81,7 @@ impl Shared {
 pub fn start(shared: Rc<RefCell<Shared>>, client: Client) {
     let changed = Rc::clone(&shared.borrow().changed);
     tokio::task::spawn_local(async move {
-        loop {
+        while !shared.borrow().closing {
             send(&shared, &client).await;
             tokio::time::sleep(GAP).await;
             // A change, or a beat: both are a reason.
@@ -85,7 +91,7 @@ pub fn start(shared: Rc<RefCell<Shared>>, client: Client) {
 }
 
 /// Reports once; whether it got through.
-pub async fn send(shared: &RefCell<Shared>, client: &Client) -> bool {
+async fn send(shared: &RefCell<Shared>, client: &Client) -> bool {
     let report = {
         let mut shared = shared.borrow_mut();
         let state = journal::State {
@@ -101,7 +107,9 @@ pub async fn send(shared: &RefCell<Shared>, client: &Client) -> bool {
     let Ok(json) = serde_json::to_vec(&report) else { return false };
     match timeout(PATIENCE, client.post("/v1/boot/report", json)).await {
         Ok(Ok(())) => {
-            shared.borrow_mut().journal.acknowledged(&report);
+            let mut shared = shared.borrow_mut();
+            shared.journal.acknowledged(&report);
+            shared.told = Some(report.status);
             true
         }
         Ok(Err(error)) => {
@@ -112,10 +120,16 @@ pub async fn send(shared: &RefCell<Shared>, client: &Client) -> bool {
     }
 }
 
-/// Reports until nothing is left to say, or `limit` is over.
-pub async fn send_all(shared: &RefCell<Shared>, client: &Client, limit: Duration) {
+/// Says everything that is left to say before a reboot, for at most `limit`. Nothing is said after it.
+pub async fn last_words(shared: &RefCell<Shared>, client: &Client, limit: Duration) {
+    shared.borrow_mut().closing = true;
+    let left = || {
+        let shared = shared.borrow();
+        shared.journal.has_news() || shared.told != Some(shared.status)
+    };
+    // A provisioner that is away learns from the next boot that this one has ended.
     let _ = timeout(limit, async {
-        while !send(shared, client).await || shared.borrow().journal.has_news() {
+        while left() && !send(shared, client).await {
             tokio::time::sleep(GAP).await;
         }
     })

@@ -43,12 +43,13 @@ fn system<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Init
     move |why| InitrdError::System { what: what.into(), why: why.into() }
 }
 
-/// Goes all the way into the base. Returns only when that fails.
-pub fn run() -> InitrdError {
+/// Goes all the way into the base. Returns only when that fails: with why, unless stage 0 has said so.
+pub fn run() -> Option<String> {
     let started = uptime_ms();
     match prepare().and_then(|()| stage0(started)).and_then(|()| enter_base()) {
         Ok(never) => match never {},
-        Err(error) => error,
+        Err(InitrdError::Stage0) => None,
+        Err(error) => Some(error.to_string()),
     }
 }
 
