@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn each_missing_word_is_named() {
         for key in ["kiln.server", "kiln.token", "kiln.machine", "kiln.mac", "kiln.address"] {
-            let without: Vec<&str> = GOOD.split(' ').filter(|word| !word.starts_with(key)).collect();
+            let without: Vec<&str> =
+                GOOD.split(' ').filter(|word| !word.starts_with(&format!("{key}="))).collect();
             assert_eq!(BootParameters::parse(&without.join(" ")), Err(CmdlineError::Missing(key)));
         }
     }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod device_mapper;
+pub mod interfaces;
 pub mod loop_device;
 pub mod process;
 pub mod signals;

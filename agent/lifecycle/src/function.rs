@@ -50,12 +50,14 @@ impl FunctionMachine {
         }
     }
 
-    /// Takes over processes that run already: the daemon has died and come back.
-    pub(crate) fn adopt(&mut self, running: &BTreeSet<ProcessName>, now: Uptime) {
+    /// Takes over processes that run already: the daemon has died and come back. `was_ready` says that they
+    /// were ready before, which need not be told again.
+    pub(crate) fn adopt(&mut self, running: &BTreeSet<ProcessName>, was_ready: bool, now: Uptime) {
         for process in self.processes.iter_mut().filter(|p| running.contains(&p.name)) {
             process.runs_since(now);
             self.prepared = Prepared::Yes;
             self.announced = true;
+            self.was_ready = was_ready;
         }
     }
 

@@ -73,7 +73,7 @@ impl Supervisor {
     #[must_use]
     pub fn adopting(mut self, running: &BTreeSet<ProcessName>, confirmed: bool, now: Uptime) -> Self {
         self.confirmed = confirmed;
-        self.functions.values_mut().for_each(|function| function.adopt(running, now));
+        self.functions.values_mut().for_each(|function| function.adopt(running, confirmed, now));
         self
     }
 

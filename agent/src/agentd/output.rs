@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 
 /// Bytes of a command's output that are kept.
 const COMMAND_OUTPUT: usize = 1 << 20;
+/// Bytes that a pipe holds (pipe(7)).
+const PIPE: usize = 65_536;
 /// Lines of a daemon that are kept.
 const LINES: usize = 64;
 /// Bytes of one line at most.
@@ -75,22 +77,25 @@ pub async fn read(
 ) -> Option<Ended> {
     let mut buffer = [0; 4096];
     let mut end = std::pin::pin!(end);
-    loop {
-        let ended = tokio::select! {
-            readable = pipe.readable() => { readable.ok()?; None }
-            ended = &mut end => Some(ended.ok()?),
-        };
-        loop {
-            match pipe.try_read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => sink(&buffer[..length]),
-                Err(_) => break,
-            }
+    let ended = loop {
+        tokio::select! {
+            readable = pipe.readable() => readable.ok()?,
+            ended = &mut end => break ended.ok()?,
         }
-        if ended.is_some() {
-            return ended;
+        // One piece a turn: a process that never stops talking does not keep the daemon from the rest.
+        if let Ok(length) = pipe.try_read(&mut buffer) {
+            sink(&buffer[..length]);
+        }
+    };
+    // Not `try_read`: it reads only what the runtime has noticed, and the end may come before that. Bounded:
+    // another process may still hold the pipe.
+    for _ in 0..PIPE / buffer.len() {
+        match rustix::io::read(&pipe, &mut buffer) {
+            Ok(length) if length > 0 => sink(&buffer[..length]),
+            _ => break,
         }
     }
+    Some(ended)
 }
 
 /// Collects a command's output.

@@ -46,6 +46,8 @@ struct Daemon {
     pid: Pid,
     socket: OwnedFd,
     since: Instant,
+    /// It was silent and has been killed; its end is awaited.
+    killed: bool,
 }
 
 struct Warden {
@@ -128,8 +130,10 @@ impl Warden {
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         let signal = PollFd::new(&self.signals, PollFlags::IN);
         let polled = match &self.daemon {
-            Some(daemon) => poll(&mut [signal, PollFd::new(&daemon.socket, PollFlags::IN)], Some(&second)),
-            None => poll(&mut [signal], Some(&second)),
+            Some(daemon) if !daemon.killed => {
+                poll(&mut [signal, PollFd::new(&daemon.socket, PollFlags::IN)], Some(&second))
+            }
+            _ => poll(&mut [signal], Some(&second)),
         };
         match polled {
             Ok(_) | Err(Errno::INTR) => {}
@@ -237,10 +241,12 @@ impl Warden {
             eprintln!("kiln: no sign of life of the daemon for 90 seconds: the machine reboots");
             super::reboot();
         }
-        if let Some(daemon) = &self.daemon
+        if let Some(daemon) = &mut self.daemon
+            && !daemon.killed
             && silent.min(daemon.since.elapsed()) > SILENCE
         {
             eprintln!("kiln: the daemon is silent and is killed");
+            daemon.killed = true;
             let _ = kill_process(daemon.pid, Signal::KILL);
         }
         if let Some(watchdog) = self.watchdog.as_mut().filter(|_| silent <= SILENCE) {
@@ -265,5 +271,5 @@ fn start_daemon() -> io::Result<Daemon> {
     let unused = rest.len();
     // Not fatal: the daemon then counts with us.
     let _ = std::fs::write("/sys/fs/cgroup/agent/cgroup.procs", &number[..number.len() - unused]);
-    Ok(Daemon { pid, socket: ours, since: Instant::now() })
+    Ok(Daemon { pid, socket: ours, since: Instant::now(), killed: false })
 }

@@ -52,6 +52,14 @@ pub fn send(pid: i32, signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Kills every process but this one (kill(2), `pid` -1).
+///
+/// # Errors
+/// There is no other process.
+pub fn kill_everything_else() -> io::Result<()> {
+    send(-1, libc::SIGKILL)
+}
+
 fn all() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigfillset writes the whole set.
