@@ -120,8 +120,7 @@ fn end(demo: &mut Demo, once: bool) -> u32 {
     println!("\n── tear down");
     let ended = (|| {
         demo.kiln.run(&["lab", "down"])?;
-        let left: Vec<u32> =
-            running.pids().filter(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false)).collect();
+        let left: Vec<u32> = running.pids().filter(|pid| runs(*pid)).collect();
         demo.check("nothing of the lab runs any more", left.is_empty(), || format!("processes {left:?}"))
     })();
     match ended {
@@ -131,6 +130,11 @@ fn end(demo: &mut Demo, once: bool) -> u32 {
             1
         }
     }
+}
+
+/// One that only waits for its parent to take notice (proc(5): state Z) does not run.
+fn runs(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 fn print_next(dir: &str) {

@@ -155,7 +155,11 @@ fn show_console(path: &Path, lines: usize, follow: bool) -> Result<(), Failure> 
     let unreadable = |error| Failure::new(format!("cannot read {}", path.display())).caused_by(&error);
     let mut at = fs::metadata(path).map_err(unreadable)?.len();
     println!("{}", console::tail(path, lines)?);
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    // Ends with the person's Ctrl-C.
+    loop {
         thread::sleep(Duration::from_millis(200));
         let mut file = fs::File::open(path)?;
         file.seek(SeekFrom::Start(at))?;
@@ -164,5 +168,4 @@ fn show_console(path: &Path, lines: usize, follow: bool) -> Result<(), Failure> 
         io::stdout().write_all(console::plain(&bytes).as_bytes())?;
         io::stdout().flush()?;
     }
-    Ok(())
 }

@@ -1,0 +1,141 @@
+//! DHCP: whole exchanges with `perfdhcp` in relay mode, beside Kea with its leases in a file.
+//!
+//! Both servers give addresses of the same /13 to 100,000 clients that they have never heard of, for the
+//! same time, and start with no lease in every run. Kiln answers a REQUEST when the lease is on the disk;
+//! Kea writes its file and does not wait for the disk. Of machines that are in no fleet file Kiln uses the
+//! last quarter of the pool only, which is 131,072 addresses: enough for the run.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::fleet::{LEASE_S, POOL, serve, write};
+use crate::process::{Daemon, run_anyhow};
+use crate::table::{Better, Figure};
+use crate::wire::{CLIENT, INTERFACE, SERVER, SUBNET, Wire};
+
+/// Clients of a run.
+const CLIENTS: u32 = 100_000;
+/// Exchanges asked for in a second; a server's best is its best over these.
+const RATES: [u32; 4] = [2_000, 5_000, 10_000, 20_000];
+/// Seconds that one rate is kept up.
+const SECONDS: u32 = 5;
+
+/// What one run showed.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// Whole exchanges in a second.
+    rate: f64,
+    /// Seconds of the server's CPU for 100,000 exchanges.
+    cpu: f64,
+    /// Mean milliseconds from REQUEST to ACK, and from DISCOVER to OFFER.
+    ack_ms: f64,
+    offer_ms: f64,
+}
+
+/// Takes the figures.
+pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
+    let ours = |rate| load(wire, &serve(wire, kiln, folder)?, "kiln", rate);
+    let peer = |rate| load(wire, &kea(wire, folder)?, "kea", rate);
+    let mut runs = Vec::new();
+    for rate in RATES {
+        runs.push((ours(rate)?, peer(rate)?));
+    }
+    let best = |runs: Vec<Run>| runs.into_iter().max_by(|a, b| a.rate.total_cmp(&b.rate));
+    let (Some(our_best), Some(kea_best)) =
+        (best(runs.iter().map(|r| r.0).collect()), best(runs.iter().map(|r| r.1).collect()))
+    else {
+        return Ok(Vec::new());
+    };
+    // A rate is a small whole number.
+    let half = (kea_best.rate / 2.0) as u32;
+    let (our_half, kea_half) = (ours(half)?, peer(half)?);
+    let figure =
+        |name: &str, unit, better, ours, kea| Figure::new(name, unit, better, ours, ("kea memfile", kea));
+    let (up, down) = (Better::Higher, Better::Lower);
+    Ok(vec![
+        figure("DHCP exchanges, best rate", "1/s", up, our_best.rate, kea_best.rate),
+        figure("DHCP CPU for 100k exchanges, at best rate", "s", down, our_best.cpu, kea_best.cpu),
+        figure("DHCP CPU for 100k exchanges, at half of Kea's", "s", down, our_half.cpu, kea_half.cpu),
+        figure("DHCP exchanges, at half of Kea's", "1/s", up, our_half.rate, kea_half.rate),
+        figure("DHCP OFFER, mean at half of Kea's", "ms", down, our_half.offer_ms, kea_half.offer_ms),
+        figure("DHCP ACK, mean at half of Kea's", "ms", down, our_half.ack_ms, kea_half.ack_ms),
+    ])
+}
+
+fn load(wire: &Wire, server: &Daemon, name: &str, rate: u32) -> Result<Run> {
+    let before = server.cpu();
+    let mut perfdhcp = wire.client("perfdhcp");
+    let (rate, clients, seconds) = (rate.to_string(), CLIENTS.to_string(), SECONDS.to_string());
+    // It ends with a status that says whether packets were lost: of no consequence here.
+    let (said, _) = run_anyhow(
+        perfdhcp.args(["-4", "-r", &rate, "-R", &clients, "-p", &seconds, "-l", CLIENT, "-xi", SERVER]),
+    )?;
+    let used = server.cpu() - before;
+    let run = read(&said, used)?;
+    let Run { rate: done, cpu, ack_ms, offer_ms } = run;
+    eprintln!(
+        "bench: dhcp {name} at {rate}/s: {done:.0}/s, {cpu:.2} CPU s/100k, OFFER {offer_ms:.2} ms, ACK {ack_ms:.2} ms"
+    );
+    Ok(run)
+}
+
+/// Reads what `perfdhcp` writes at its end: `Rate: N 4-way exchanges/second`, then a block for each half.
+fn read(said: &str, used: f64) -> Result<Run> {
+    let missing =
+        |expected| Error::Output { program: "perfdhcp".to_owned(), expected, found: said.to_owned() };
+    let number = |text: &str, label: &str| -> Option<f64> {
+        let rest = text.get(text.find(label)? + label.len()..)?;
+        rest.trim_start().split([' ', '\n']).next()?.parse().ok()
+    };
+    let rate = number(said, "Rate:").ok_or_else(|| missing("rate"))?;
+    let block = |title: &str| said.find(title).and_then(|at| said.get(at..));
+    let offers = block("Statistics for: DISCOVER-OFFER").ok_or_else(|| missing("DISCOVER-OFFER"))?;
+    let acks = block("Statistics for: REQUEST-ACK").ok_or_else(|| missing("REQUEST-ACK"))?;
+    let done = number(acks, "received packets:").ok_or_else(|| missing("number of ACKs"))?;
+    Ok(Run {
+        rate,
+        cpu: used / done.max(1.0) * 100_000.0,
+        // Not a number when nothing came back.
+        ack_ms: number(acks, "avg delay:").unwrap_or(f64::NAN),
+        offer_ms: number(offers, "avg delay:").unwrap_or(f64::NAN),
+    })
+}
+
+/// Kea with two threads and its leases in a file.
+fn kea(wire: &Wire, folder: &Path) -> Result<Daemon> {
+    let leases = folder.join("kea-leases.csv");
+    let _ = std::fs::remove_file(&leases);
+    let [first, last] = POOL;
+    let config = json!({ "Dhcp4": {
+        "interfaces-config": { "interfaces": [INTERFACE], "dhcp-socket-type": "udp" },
+        "lease-database": { "type": "memfile", "persist": true, "name": leases, "lfc-interval": 0 },
+        "multi-threading": { "enable-multi-threading": true, "thread-pool-size": 2, "packet-queue-size": 64 },
+        "valid-lifetime": LEASE_S,
+        "subnet4": [{ "id": 1, "subnet": SUBNET, "pools": [{ "pool": format!("{first} - {last}") }] }],
+        "loggers": [{ "name": "kea-dhcp4", "severity": "INFO", "output_options": [{ "output": "stdout" }] }],
+    }});
+    let path = folder.join("kea.json");
+    write(&path, &config.to_string())?;
+    let mut command = wire.server("kea-dhcp4");
+    command.arg("-c").arg(&path).env("KEA_PIDFILE_DIR", folder).env("KEA_LOCKFILE_DIR", folder);
+    Daemon::start("kea-dhcp4", &mut command, &folder.join("kea.log"))?.until_it_says("DHCP4_STARTED")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_perfdhcp_is_read() {
+        let said = "Rate: 12142.3 4-way exchanges/second, expected rate: 20000\n\n\
+            ***Statistics for: DISCOVER-OFFER***\nsent packets: 100\nreceived packets: 90\n\n\
+            min delay: 0.1 ms\navg delay: 2.5 ms\n\
+            ***Statistics for: REQUEST-ACK***\nsent packets: 90\nreceived packets: 80\n\navg delay: 1.5 ms\n";
+        let run = read(said, 0.08).expect("read");
+        assert_eq!((run.rate, run.offer_ms, run.ack_ms), (12142.3, 2.5, 1.5));
+        assert!((run.cpu - 100.0).abs() < 1e-9);
+        assert!(read("usage: perfdhcp", 0.0).is_err());
+    }
+}

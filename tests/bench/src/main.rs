@@ -1,0 +1,112 @@
+//! `kiln-bench`: our servers and the peers', measured side by side in one run.
+//!
+//! Each figure of a peer is taken in the same run as ours, in turns, over a virtual wire between two
+//! network namespaces that are removed at the end. Every load is bounded in time and count.
+//! The ratios are what counts: the numbers are those of the machine.
+
+mod dhcp;
+mod error;
+mod fleet;
+mod http;
+mod process;
+mod table;
+mod tftp;
+mod wire;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use error::{Error, Result};
+use table::Figure;
+use wire::Wire;
+
+#[derive(Parser)]
+#[command(about = "Measures Kiln's servers and their peers side by side; needs root")]
+struct Arguments {
+    /// The `kiln` to measure.
+    #[arg(long, default_value = "target/release/kiln")]
+    kiln: PathBuf,
+    /// The TFTP server to measure (`cargo build --release -p tftp-server --example serve`).
+    #[arg(long, default_value = "target/release/examples/serve")]
+    tftp: PathBuf,
+    /// tftpd-hpa, which cannot be installed beside atftpd: setup.sh unpacks it.
+    #[arg(long, default_value = "target/bench/tftpd-hpa/usr/sbin/in.tftpd")]
+    tftpd_hpa: PathBuf,
+    /// Where the figures go as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    out: PathBuf,
+    /// Measure only this; may be given several times.
+    #[arg(long)]
+    only: Vec<Part>,
+    #[command(subcommand)]
+    load: Option<Load>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Dhcp,
+    Tftp,
+    Http,
+}
+
+/// Load that this program makes itself, in the clients' namespace.
+#[derive(Subcommand)]
+enum Load {
+    /// Fetches a file by TFTP.
+    #[command(hide = true)]
+    Tftp(tftp::client::Arguments),
+    /// Fetches a file by HTTP.
+    #[command(hide = true)]
+    Http(http::client::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.load {
+        Some(Load::Tftp(load)) => tftp::client::run(load),
+        Some(Load::Http(load)) => http::client::run(load),
+        None => bench(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<()> {
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let wire = Wire::new()?;
+    // Not under /tmp, which may be memory: an ACK that is durable must cost what it costs.
+    let near = arguments.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(near).map_err(Error::io(near.display().to_string()))?;
+    let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
+    let mut figures: Vec<Figure> = Vec::new();
+    let mut failed = None;
+    let parts: [(Part, &dyn Fn() -> Result<Vec<Figure>>); 3] = [
+        (Part::Dhcp, &|| dhcp::measure(&wire, &arguments.kiln, folder.path())),
+        (Part::Tftp, &|| tftp::measure(&wire, &arguments.tftp, &arguments.tftpd_hpa, folder.path())),
+        (Part::Http, &|| http::measure(&wire, &arguments.kiln, folder.path())),
+    ];
+    for (part, measure) in parts {
+        if !wanted(part) {
+            continue;
+        }
+        match measure() {
+            Ok(found) => figures.extend(found),
+            Err(error) => {
+                eprintln!("bench: {error}");
+                failed = Some(error);
+            }
+        }
+    }
+    table::print(&figures);
+    let text = serde_json::to_string_pretty(&figures).map_err(|e| Error::io("the figures")(e.into()))?;
+    fs::write(&arguments.out, text + "\n").map_err(Error::io(arguments.out.display().to_string()))?;
+    failed.map_or(Ok(()), Err)
+}
