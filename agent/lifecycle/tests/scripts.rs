@@ -54,7 +54,7 @@ fn event(words: &str, open: &mut Vec<(String, AskId)>) -> Event {
             id: ImageId(Sha256::of(b"2")),
         }),
         ["reconfigure", function] => Event::Reconfigure([name(function)].into()),
-        _ => panic!("{words:?} is no event"),
+        _ => unreachable!("{words:?} is no event"),
     }
 }
 
