@@ -8,7 +8,7 @@ AGENT    := $(TARGET)/$(TRIPLE)/agent/kiln-agent
 # A root shell, for tests that make network namespaces of their own.
 AS_ROOT  := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test setup-demo setup-test agent kiln lint unit privileged peers lab bench fmt clean
+.PHONY: help demo test setup-demo setup-test setup-bench agent kiln lint unit privileged peers lab bench fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,8 +33,14 @@ setup-demo:
 setup-test:
 	@./setup.sh test
 
-bench: setup-test ## the table of figures, beside the peers
-	@echo "make bench: the bench driver is pending (SPECIFICATION.md, Speed)"; exit 1
+setup-bench:
+	@TARGET=$(TARGET) ./setup.sh bench
+
+bench: setup-bench ## our servers and the peers in one run: a table, and target/bench.json
+	cargo build --release --locked --bin kiln --bin kiln-bench
+	cargo build --release --locked -p tftp-server --example serve
+	$(AS_ROOT) $(TARGET)/release/kiln-bench --kiln $(TARGET)/release/kiln --tftp $(TARGET)/release/examples/serve \
+		--tftpd-hpa $(TARGET)/bench/tftpd-hpa/usr/sbin/in.tftpd --out $(TARGET)/bench.json $(ARGS)
 
 fmt: ## format everything
 	cargo fmt --all

@@ -80,7 +80,6 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &Arguments) -> Result<()> {
-    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let wire = Wire::new()?;
     // Not under /tmp, which may be memory: an ACK that is durable must cost what it costs.
     let near = arguments.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -88,16 +87,16 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    let parts: [(Part, &dyn Fn() -> Result<Vec<Figure>>); 3] = [
-        (Part::Dhcp, &|| dhcp::measure(&wire, &arguments.kiln, folder.path())),
-        (Part::Tftp, &|| tftp::measure(&wire, &arguments.tftp, &arguments.tftpd_hpa, folder.path())),
-        (Part::Http, &|| http::measure(&wire, &arguments.kiln, folder.path())),
-    ];
-    for (part, measure) in parts {
-        if !wanted(part) {
+    for part in [Part::Dhcp, Part::Tftp, Part::Http] {
+        if !arguments.only.is_empty() && !arguments.only.contains(&part) {
             continue;
         }
-        match measure() {
+        let measured = match part {
+            Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path()),
+            Part::Tftp => tftp::measure(&wire, &arguments.tftp, &arguments.tftpd_hpa, folder.path()),
+            Part::Http => http::measure(&wire, &arguments.kiln, folder.path()),
+        };
+        match measured {
             Ok(found) => figures.extend(found),
             Err(error) => {
                 eprintln!("bench: {error}");
