@@ -48,11 +48,17 @@ pub enum InitrdError {
 /// mounted by the kernel for an initrd); `/kiln/modules` lists absolute paths of plain ELF modules,
 /// one a line, in an order in which `finit_module` succeeds.
 pub fn build(inputs: &InitrdInputs<'_>) -> Result<Vec<u8>, InitrdError> {
-    let archive = cpio::write(&tree(inputs)?, inputs.epoch)?;
+    pack(&tree(inputs)?, inputs)
+}
+
+/// The archive of [`tree`].
+pub(crate) fn pack(tree: &Tree, inputs: &InitrdInputs<'_>) -> Result<Vec<u8>, InitrdError> {
+    let archive = cpio::write(tree, inputs.epoch)?;
     Ok(cpio::compress(&archive, inputs.level)?)
 }
 
-fn tree(inputs: &InitrdInputs<'_>) -> Result<Tree, InitrdError> {
+/// What is in the initrd.
+pub(crate) fn tree(inputs: &InitrdInputs<'_>) -> Result<Tree, InitrdError> {
     let mut tree = Tree::new();
     let mut put = |path: &str, entry| tree.insert(known_path(path), entry);
     put("/init", Entry::program(inputs.agent))?;

@@ -12,6 +12,7 @@ pub mod bake;
 pub mod cpio;
 pub mod deb;
 pub mod elf;
+pub mod evidence;
 pub mod glob;
 pub mod initrd;
 pub mod lock;

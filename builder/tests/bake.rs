@@ -176,12 +176,15 @@ fn a_bundle_is_whole_and_one_template_changes_one_part() {
     let one = bench.bake(&bench.options()).expect("baked");
     let bundle = Bundle::open(&one.bundle).expect("whole");
     let names: Vec<&str> = bundle.manifest().parts.keys().map(|n| n.as_str()).collect();
-    assert_eq!(names, ["base", "fn/f", "initrd", "loader/ipxe.efi", "loader/undionly.kpxe", "vmlinuz"]);
+    assert_eq!(names[..2], ["base", "evidence/files.json"]);
+    assert_eq!(names[2..4], ["evidence/sbom.cdx.json", "evidence/sbom.spdx.json"]);
+    assert_eq!(names[4..], ["fn/f", "initrd", "loader/ipxe.efi", "loader/undionly.kpxe", "vmlinuz"]);
     bench.write("images/functions/f/d.conf", b"two");
     let options = BakeOptions { version: Some("2".parse().expect("a version")), ..bench.options() };
     let two = bench.bake(&options).expect("baked");
     let made: Vec<&str> = two.parts.iter().filter(|p| !p.cached).map(|p| p.name.as_str()).collect();
-    assert_eq!(made, ["fn/f"]);
+    assert_eq!(made[0..2], ["evidence/files.json", "evidence/sbom.cdx.json"]);
+    assert_eq!(made[2..], ["evidence/sbom.spdx.json", "fn/f"]);
     assert_ne!(one.image.id, two.image.id);
     assert_eq!(two.bundle.file_name().and_then(|n| n.to_str()), Some("x-2-x86_64.kiln"));
 }

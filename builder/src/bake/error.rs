@@ -116,6 +116,9 @@ pub enum BakeError {
     /// The bundle could not be written.
     #[error(transparent)]
     Bundle(#[from] kiln_signing::bundle::BundleError),
+    /// What a set says about itself could not be written: a bug.
+    #[error("evidence cannot be written: {0}")]
+    Evidence(#[from] serde_json::Error),
     /// The lock could not be written as text: a bug.
     #[error("image.lock cannot be written: {0}")]
     LockText(#[from] toml::ser::Error),

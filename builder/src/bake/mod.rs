@@ -110,12 +110,15 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     progress(Progress::Step("build parts".to_owned()));
     let laps = Mutex::new(Vec::new());
     let workshop = parts::Workshop { spec: &spec, lock: &locked.lock, fetched: &fetched, inputs: &inputs };
-    let built = workshop.build(&store, progress, &laps)?;
+    let mut built = workshop.build(&store, progress, &laps)?;
+    let version = options.version.as_ref().unwrap_or(&spec.image.version);
+    built.extend(workshop.evidence(version, &built, &store, progress, &laps)?);
+    built.sort_by(|a, b| a.name.cmp(&b.name));
     clock.lap("build");
     clock.laps.extend(laps.into_inner().unwrap_or_default());
 
     progress(Progress::Step("sign and write the bundle".to_owned()));
-    let manifest = manifest(&spec, options, Sha256::of(&locked.bytes), &built);
+    let manifest = manifest(&spec, version, Sha256::of(&locked.bytes), &built);
     let image = kiln_signing::image_ref(&manifest);
     let envelope = kiln_signing::envelope::sign(&manifest, &[&key])?;
     let bundle = options.output.join(image.bundle_file());
@@ -137,14 +140,14 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     })
 }
 
-fn manifest(spec: &Spec, options: &BakeOptions, lock: Sha256, parts: &[parts::Built]) -> Manifest {
+fn manifest(spec: &Spec, version: &ImageVersion, lock: Sha256, parts: &[parts::Built]) -> Manifest {
     let mut cmdline = vec![spec.profile.cmdline()];
     cmdline.extend(spec.image.cmdline.iter().cloned());
     Manifest {
         kind: ManifestKind::Manifest,
         format: Format,
         name: spec.image.name.clone(),
-        version: options.version.clone().unwrap_or_else(|| spec.image.version.clone()),
+        version: version.clone(),
         arch: spec.image.arch,
         profile: spec.image.profile.to_string(),
         cmdline: cmdline.join(" "),

@@ -4,17 +4,19 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_model::manifest::Part;
-use kiln_model::{FunctionName, PartName, Sha256};
+use kiln_model::{FunctionName, ImageVersion, PartName, Sha256};
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::packages::Fetched;
 use super::{BakeError, BakeOptions, Progress, Tell, trees};
+use crate::evidence::{self, FileEntry, Subject, SubjectPart, Unpacked};
 use crate::initrd::{self, InitrdInputs};
 use crate::lock::Lock;
 use crate::spec::{LoadedFunction, Spec};
 use crate::squashfs;
 use crate::store::ContentStore;
-use crate::tree::Tree;
+use crate::tree::{Entry, Tree, TreePath};
 use crate::verity;
 
 /// zstd level of the initrd: a box unpacks it at the same speed whatever the level.
@@ -28,6 +30,8 @@ pub struct Built {
     pub part: Part,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// What is in it.
+    pub files: Vec<FileEntry>,
     /// Whether it came out of the cache.
     pub cached: bool,
 }
@@ -90,7 +94,7 @@ impl Workshop<'_> {
         jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?)));
         for (file, path) in LOADERS {
             let key = self.key("loader").add(file.as_bytes());
-            let make = || Ok(Raw::plain(trees::file("loader", loader.get()?, path)?.to_vec()));
+            let make = || one_file("loader", loader.get()?, path);
             jobs.push(Job::new(&format!("loader/{file}"), key, make));
         }
         let mut built = run(&jobs, store, tell, laps)?;
@@ -101,32 +105,60 @@ impl Workshop<'_> {
     fn function(&self, name: &FunctionName, function: &LoadedFunction) -> Result<Raw, BakeError> {
         let root = format!("fn/{name}");
         let all = trees::unpacked(&root, self.lock, self.fetched)?;
-        self.sealed(&root, &trees::function(name, function, &all, self.spec.image.arch)?)
+        let tree = trees::function(name, function, &all.tree, self.spec.image.arch)?;
+        self.sealed(&root, &tree, &[&all])
     }
 
-    fn base(&self, kernel: &Tree) -> Result<Raw, BakeError> {
+    fn base(&self, kernel: &Unpacked) -> Result<Raw, BakeError> {
         let packages = trees::unpacked("base", self.lock, self.fetched)?;
-        self.sealed("base", &trees::base(self.spec, &self.inputs.agent, kernel, &packages)?)
+        let tree = trees::base(self.spec, &self.inputs.agent, &kernel.tree, &packages.tree)?;
+        self.sealed("base", &tree, &[&packages, kernel])
     }
 
-    fn initrd(&self, kernel: &Tree) -> Result<Raw, BakeError> {
-        let bytes = initrd::build(&InitrdInputs {
+    fn initrd(&self, kernel: &Unpacked) -> Result<Raw, BakeError> {
+        let inputs = InitrdInputs {
             agent: &self.inputs.agent,
-            kernel_tree: kernel,
+            kernel_tree: &kernel.tree,
             modules: &self.spec.profile.kernel.initrd_modules,
             root_json: &self.inputs.root_json,
             director_json: &self.inputs.director_json,
             epoch: self.lock.epoch,
             level: INITRD_LEVEL,
-        })?;
-        Ok(Raw::plain(bytes))
+        };
+        let tree = initrd::tree(&inputs)?;
+        Ok(Raw { files: evidence::list(&tree, &[kernel]), ..Raw::plain(initrd::pack(&tree, &inputs)?) })
     }
 
-    fn sealed(&self, part: &str, tree: &Tree) -> Result<Raw, BakeError> {
+    /// What the set says about itself, made of what was built.
+    pub fn evidence(
+        &self,
+        version: &ImageVersion,
+        built: &[Built],
+        store: &ContentStore,
+        tell: Tell<'_>,
+        laps: &Laps,
+    ) -> Result<Vec<Built>, BakeError> {
+        let image = &self.spec.image;
+        let parts =
+            built.iter().map(|p| SubjectPart { name: &p.name, sha256: p.part.sha256, files: &p.files });
+        let subject =
+            Subject { name: &image.name, version, arch: image.arch, lock: self.lock, parts: parts.collect() };
+        let everything = format!("{subject:?}");
+        let key = |name: &str| Key::new(name).add(everything.as_bytes());
+        let jobs = [
+            Job::new(evidence::FILES, key(evidence::FILES), || Ok(Raw::plain(subject.files()?))),
+            Job::new(evidence::SPDX, key(evidence::SPDX), || Ok(Raw::plain(subject.spdx()?))),
+            Job::new(evidence::CYCLONEDX, key(evidence::CYCLONEDX), || Ok(Raw::plain(subject.cyclonedx()?))),
+        ];
+        run(&jobs, store, tell, laps)
+    }
+
+    fn sealed(&self, part: &str, tree: &Tree, sources: &[&Unpacked]) -> Result<Raw, BakeError> {
         let file_system = squashfs::write(tree, &squashfs::Options::new(self.lock.epoch))
             .map_err(|source| BakeError::Squashfs { part: part.to_owned(), source })?;
         let sealed = verity::seal(file_system);
-        Ok(Raw { bytes: sealed.bytes, verity: Some(sealed.verity) })
+        let files = evidence::list(tree, sources);
+        Ok(Raw { bytes: sealed.bytes, verity: Some(sealed.verity), files })
     }
 
     /// The packages of one root, and the time of all files.
@@ -158,20 +190,38 @@ impl Workshop<'_> {
 const LOADERS: &[(&str, &str)] =
     &[("ipxe.efi", "/usr/lib/ipxe/ipxe.efi"), ("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe")];
 
-fn vmlinuz(kernel: &Tree) -> Result<Raw, BakeError> {
-    let release = crate::modules::kernel_release(kernel)?;
-    Ok(Raw::plain(trees::file("kernel", kernel, &format!("/boot/vmlinuz-{release}"))?.to_vec()))
+fn vmlinuz(kernel: &Unpacked) -> Result<Raw, BakeError> {
+    let release = crate::modules::kernel_release(&kernel.tree)?;
+    one_file("kernel", kernel, &format!("/boot/vmlinuz-{release}"))
+}
+
+/// A part that is one file of a package as it is.
+fn one_file(root: &str, from: &Unpacked, path: &str) -> Result<Raw, BakeError> {
+    let bytes = trees::file(root, &from.tree, path)?.to_vec();
+    let at = TreePath::parse(path)
+        .map_err(|e| BakeError::Content { root: root.to_owned(), problem: e.to_string() })?;
+    let origin = from.owners.get(&at).cloned().unwrap_or(evidence::Origin::Kiln);
+    let files = vec![FileEntry::new(&at, &Entry::file(bytes.as_slice()), origin)];
+    Ok(Raw { files, ..Raw::plain(bytes) })
 }
 
 /// Bytes that were made, and their hash tree's numbers.
 struct Raw {
     bytes: Vec<u8>,
     verity: Option<kiln_model::manifest::Verity>,
+    files: Vec<FileEntry>,
+}
+
+/// What is remembered of a finished part; its bytes and the list are in the store by their digests.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    part: Part,
+    files: Sha256,
 }
 
 impl Raw {
     fn plain(bytes: Vec<u8>) -> Self {
-        Self { bytes, verity: None }
+        Self { bytes, verity: None, files: Vec::new() }
     }
 }
 
@@ -220,20 +270,22 @@ impl<'a> Job<'a> {
         let wrong = |problem: String| BakeError::Content { root: self.name.clone(), problem };
         let name: PartName =
             self.name.parse().map_err(|e: kiln_model::ids::NameError| wrong(e.to_string()))?;
-        if let Some((part, bytes)) = self.remembered(store) {
-            return Ok(Built { name, part, bytes, cached: true });
+        if let Some((part, bytes, files)) = self.remembered(store) {
+            return Ok(Built { name, part, bytes, files, cached: true });
         }
         let raw = (self.make)()?;
         let sha256 = store.put(&raw.bytes)?;
         let part = Part { size: raw.bytes.len() as u64, sha256, verity: raw.verity };
-        store.set_note(&self.key, &serde_json::to_vec(&part).map_err(|e| wrong(e.to_string()))?)?;
-        Ok(Built { name, part, bytes: raw.bytes, cached: false })
+        let note = Note { part, files: store.put(&serde_json::to_vec(&raw.files)?)? };
+        store.set_note(&self.key, &serde_json::to_vec(&note)?)?;
+        Ok(Built { name, part: note.part, bytes: raw.bytes, files: raw.files, cached: false })
     }
 
-    fn remembered(&self, store: &ContentStore) -> Option<(Part, Vec<u8>)> {
-        let part: Part = serde_json::from_slice(&store.note(&self.key)?).ok()?;
-        let bytes = store.get(&part.sha256)?;
-        Some((part, bytes))
+    fn remembered(&self, store: &ContentStore) -> Option<(Part, Vec<u8>, Vec<FileEntry>)> {
+        let note: Note = serde_json::from_slice(&store.note(&self.key)?).ok()?;
+        let bytes = store.get(&note.part.sha256)?;
+        let files = serde_json::from_slice(&store.get(&note.files)?).ok()?;
+        Some((note.part, bytes, files))
     }
 }
 
@@ -266,16 +318,16 @@ impl Key {
 /// A tree that is unpacked when somebody first needs it, once.
 struct Lazy<F> {
     make: F,
-    tree: OnceLock<Tree>,
+    tree: OnceLock<Unpacked>,
     busy: Mutex<()>,
 }
 
-impl<F: Fn() -> Result<Tree, BakeError>> Lazy<F> {
+impl<F: Fn() -> Result<Unpacked, BakeError>> Lazy<F> {
     fn new(make: F) -> Self {
         Self { make, tree: OnceLock::new(), busy: Mutex::new(()) }
     }
 
-    fn get(&self) -> Result<&Tree, BakeError> {
+    fn get(&self) -> Result<&Unpacked, BakeError> {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         match self.tree.get() {
             Some(tree) => Ok(tree),

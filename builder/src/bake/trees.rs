@@ -3,7 +3,8 @@
 //! A function's tree is made by an allow-list (see [`crate::spec::FunctionSpec`]). Set-id bits are taken
 //! off everything: nothing in an image may gain rights by being run.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{Arch, FunctionName};
 
@@ -11,6 +12,8 @@ use super::BakeError;
 use super::packages::Fetched;
 use crate::deb::{Limits, USR_MERGED, unpack};
 use crate::elf;
+use crate::evidence::Origin;
+use crate::evidence::Unpacked;
 use crate::glob::Glob;
 use crate::lock::Lock;
 use crate::modules;
@@ -31,17 +34,25 @@ const NEVER: &[&str] = &[
 const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Everything in the packages of one root.
-pub fn unpacked(root: &str, lock: &Lock, fetched: &Fetched) -> Result<Tree, BakeError> {
+pub fn unpacked(root: &str, lock: &Lock, fetched: &Fetched) -> Result<Unpacked, BakeError> {
     let mut tree = Tree::new();
-    let keep = |path: &TreePath| !NEVER.iter().any(|folder| path.as_str().starts_with(folder));
+    let owners = RefCell::new(BTreeMap::new());
     for package in lock.of_root(root) {
+        let origin = Origin::Package { name: package.name.clone(), version: package.version.clone() };
+        let keep = |path: &TreePath| {
+            let kept = !NEVER.iter().any(|folder| path.as_str().starts_with(folder));
+            if kept {
+                owners.borrow_mut().insert(path.clone(), origin.clone());
+            }
+            kept
+        };
         let bytes = fetched.get(&package.sha256).map_or(&[][..], Vec::as_slice);
         unpack(bytes, &mut tree, &keep, Limits::default()).map_err(|source| BakeError::Package {
             package: format!("{} {}", package.name, package.version),
             source,
         })?;
     }
-    Ok(tree)
+    Ok(Unpacked { tree, owners: owners.into_inner() })
 }
 
 /// The image of one function.
