@@ -65,14 +65,14 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
 }
 
 fn load(wire: &Wire, server: &Daemon, name: &str, rate: u32) -> Result<Run> {
-    let before = server.cpu();
+    let before = server.cpu()?;
     let mut perfdhcp = wire.client("perfdhcp");
     let (rate, clients, seconds) = (rate.to_string(), CLIENTS.to_string(), SECONDS.to_string());
     // It ends with a status that says whether packets were lost: of no consequence here.
     let (said, _) = run_anyhow(
         perfdhcp.args(["-4", "-r", &rate, "-R", &clients, "-p", &seconds, "-l", CLIENT, "-xi", SERVER]),
     )?;
-    let used = server.cpu() - before;
+    let used = server.cpu()? - before;
     let run = read(&said, used)?;
     let Run { rate: done, cpu, ack_ms, offer_ms } = run;
     eprintln!(

@@ -59,10 +59,10 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
 }
 
 fn load(wire: &Wire, server: &Daemon, name: &str, path: &str, total: &mut Total) -> Result<()> {
-    let before = server.cpu();
+    let before = server.cpu()?;
     let arguments = ["http", SERVER, path, &CLIENTS.to_string(), &SIZE.to_string()];
     let fetched: Fetched = wire.load(&arguments.map(str::to_owned))?;
-    let cpu = server.cpu() - before;
+    let cpu = server.cpu()? - before;
     let gigabytes = fetched.bytes as f64 / 1e9;
     eprintln!("bench: http {name}: {gigabytes:.2} GB in {:.2} s, {cpu:.2} s of CPU", fetched.seconds);
     total.gigabytes += gigabytes;

@@ -1,7 +1,7 @@
 //! Programs: run to their end, or kept in the background with their CPU time counted.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Ticks in a second of the times in `/proc/PID/stat`; a constant of Linux's interface to programs.
-const TICKS: f64 = 100.0;
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(20);
 
@@ -39,6 +37,8 @@ pub struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Counts its CPU time.
+    group: PathBuf,
 }
 
 impl Daemon {
@@ -46,6 +46,7 @@ impl Daemon {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::create(log).map_err(Error::io(log.display().to_string()))?;
         let again = file.try_clone().map_err(Error::io(log.display().to_string()))?;
+        let group = control_group(name)?;
         let child = command
             .stdin(Stdio::null())
             .stdout(file)
@@ -53,7 +54,10 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .map_err(|source| Error::Spawn { program: name.to_owned(), source })?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        let daemon = Self { name: name.to_owned(), child, log: log.to_owned(), group };
+        let members = daemon.group.join("cgroup.procs");
+        fs::write(&members, daemon.pid().to_string()).map_err(Error::io(members.display().to_string()))?;
+        Ok(daemon)
     }
 
     /// Waits until it says so in its log.
@@ -88,18 +92,17 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Seconds of CPU that it and its children have used, those that have ended included.
-    pub fn cpu(&self) -> f64 {
-        let mut times = HashMap::new();
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-            if let Some((group, ticks)) = stat(pid)
-                && group == self.child.id()
-            {
-                times.insert(pid, ticks);
-            }
-        }
-        times.values().map(|ticks| *ticks as f64).sum::<f64>() / TICKS
+    /// Seconds of CPU that it and all it has started have used, those that have ended included.
+    pub fn cpu(&self) -> Result<f64> {
+        let path = self.group.join("cpu.stat");
+        let text = fs::read_to_string(&path).map_err(Error::io(path.display().to_string()))?;
+        let used = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok());
+        let missing = || Error::Output {
+            program: path.display().to_string(),
+            expected: "usage_usec",
+            found: text.clone(),
+        };
+        Ok(Duration::from_micros(used.ok_or_else(missing)?).as_secs_f64())
     }
 }
 
@@ -114,17 +117,40 @@ impl Drop for Daemon {
         // What did not listen, and what the first one left behind.
         let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
+        // Which also ends what went into a process group of its own; empty, the group can be removed.
+        let _ = fs::write(self.group.join("cgroup.kill"), "1");
+        for _ in 0..50 {
+            if fs::remove_dir(&self.group).is_ok() {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        eprintln!("bench: {} was not removed", self.group.display());
     }
 }
 
-/// Process group and ticks of CPU of a process and its ended children (proc(5), `/proc/pid/stat`).
-fn stat(pid: u32) -> Option<(u32, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything; the third field comes after its last bracket.
-    let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
-    let group = fields.get(2)?.parse().ok()?;
-    let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some((group, ticks))
+/// A control group for one server: unlike a process, it counts children whose parent never waits for them.
+fn control_group(name: &str) -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").map_err(Error::io("/proc/mounts"))?;
+    // Device, folder, type. Its folder differs where version 1 is there as well.
+    let folder = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let folder = words.next()?;
+        (words.next()? == "cgroup2").then_some(folder)
+    });
+    let folder = folder.ok_or_else(|| Error::Output {
+        program: "/proc/mounts".to_owned(),
+        expected: "control groups of version 2, which count CPU time",
+        found: mounts.clone(),
+    })?;
+    let path =
+        Path::new(folder).join(format!("kiln-bench-{}-{}", std::process::id(), name.replace(' ', "-")));
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(Error::io(path.display().to_string())(error))
+        }
+        _ => Ok(path),
+    }
 }
 
 fn tail(said: &str) -> String {

@@ -82,10 +82,10 @@ fn load(
     (block, window): (u16, u16),
     clients: u32,
 ) -> Result<Option<Cell>> {
-    let before = contender.daemon.cpu();
+    let before = contender.daemon.cpu()?;
     let arguments = ["tftp", SERVER, &block.to_string(), &window.to_string(), &clients.to_string()];
     let fetched: Fetched = wire.load(&arguments.map(str::to_owned))?;
-    let used = contender.daemon.cpu() - before;
+    let used = contender.daemon.cpu()? - before;
     let name = contender.name;
     if !fetched.granted {
         return Ok(None);

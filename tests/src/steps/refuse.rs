@@ -19,6 +19,8 @@ const DEADLINE_S: u64 = 400;
 /// The version that machines run, and the one that they are told to go to.
 const GOOD: &str = "2";
 const NEXT: &str = "4";
+/// From the report to the console: a few lines over a serial line.
+const CONSOLE_S: u64 = 20;
 /// Lines of the console in which the refusal must be.
 const CONSOLE: usize = 4000;
 
@@ -57,11 +59,12 @@ fn refuse(demo: &mut Demo, folder: &str, suffix: &str, at: FlipAt, part: &str) -
     demo.check(&format!("{canary}'s timeline says that {part} was refused"), said.contains(part), || {
         said.clone()
     })?;
-    let console = demo.kiln.console(&canary, CONSOLE)?;
-    let on_console =
-        console.lines().any(|line| line.contains(part) && line.to_lowercase().contains("refused"));
-    demo.check(&format!("{canary}'s console says that {part} was refused"), on_console, || {
-        "no line of it does".to_owned()
+    let shown = wait::until(&format!("a refusal on {canary}'s console"), CONSOLE_S, || {
+        let console = demo.kiln.console(&canary, CONSOLE)?;
+        Ok(last_refusal(&console).map(str::to_owned).ok_or_else(|| "none".to_owned()))
+    })?;
+    demo.check(&format!("{canary}'s console says that {part} was refused"), shown.contains(part), || {
+        shown.clone()
     })?;
     let over = wait::rollout_over(demo, DEADLINE_S, |_| Ok(()))?;
     demo.check("the rollout stopped by itself", over.state == RolloutState::Stopped, || over.reason.clone())?;
@@ -69,6 +72,12 @@ fn refuse(demo: &mut Demo, folder: &str, suffix: &str, at: FlipAt, part: &str) -
     demo.check(&format!("{canary} is back on its last good image"), true, String::new)?;
     drop(flipped);
     Ok(())
+}
+
+/// The part that the last refusal on a console names.
+fn last_refusal(console: &str) -> Option<&str> {
+    let block = console.rsplit_once("KILN: BOOT REFUSED")?.1;
+    block.lines().find_map(|line| line.trim().strip_prefix("part ")).map(str::trim)
 }
 
 /// Waits for a step after `since`; returns its detail.
@@ -88,4 +97,19 @@ fn await_step(
             .map_or_else(|| "nothing".to_owned(), |e| format!("{} {}", e.step, e.detail));
         Ok(found.map(|entry| entry.detail.clone()).ok_or(last))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_refusal_counts() {
+        let block = |part| {
+            format!("====\n  KILN: BOOT REFUSED   machine r1\n====\n  part      {part}\n  problem   x\n")
+        };
+        let console = block("base") + "iPXE\n" + &block("manifest.json");
+        assert_eq!(last_refusal(&console), Some("manifest.json"));
+        assert_eq!(last_refusal("kiln: healthy: 2 functions\n"), None);
+    }
 }
