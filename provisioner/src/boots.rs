@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use axum::http::StatusCode;
 use kiln_boot::{Decision, DiscoveryScript, HoldScript, Ledger, RunScript};
 use kiln_model::fleet::{BootPolicy, MachineSpec};
 use kiln_model::intent::Ipv4Cidr;
@@ -74,6 +75,7 @@ impl Server {
             };
             return script.render().map_err(HttpError::ours);
         };
+        self.refuse_strangers(machine, asked.peer).await?;
         let Some((address, gateway)) = self.address_of(machine, asked.peer).await? else {
             let because = "it has no address in any network of fleet.toml".to_owned();
             return self.hold(machine, because, fleet.fleet().boot.retry_s);
@@ -176,14 +178,19 @@ impl Server {
                 self.record_boot(draft, name, &decision, token, now)?;
 
                 let steps = fell_back.then_some(Step::FellBack).into_iter().chain([Step::Script]);
+                let written = steps.clone().count();
                 for step in steps {
                     let boot = decision.intended().map(|_| token.boot());
                     let entry = TimelineEntry { at: now, boot, step, detail: note.clone() };
                     self.timelines.write(draft, name.as_str(), entry)?;
                 }
-                Ok::<_, DbError>(Served { decision, note })
+                Ok::<_, DbError>((Served { decision, note }, written))
             })
             .await
+            .map(|(served, written)| {
+                self.timelines.written(name, written);
+                served
+            })
             .map_err(HttpError::ours)
     }
 
@@ -214,6 +221,34 @@ impl Server {
             }
         }
         draft.put(key::machine(name), &record)
+    }
+
+    /// Refuses a request for a machine's script that does not come from an address of that machine: it would
+    /// spend the machine's tries, and the token in it speaks for the machine. A machine without an address of
+    /// its own asks from a lease, and nobody else may hold that one.
+    async fn refuse_strangers(&self, machine: &MachineSpec, peer: Option<IpAddr>) -> Result<(), HttpError> {
+        let Some(peer) = peer else { return Ok(()) };
+        let lease = |key: String| async move {
+            self.db.get::<LeaseRecord>(&key).await.map_err(HttpError::ours)
+        };
+        let leased = lease(key::lease_owner(machine.mac)).await?.map(|l| l.address);
+        let own: Vec<IpAddr> = machine.address.into_iter().chain(leased).map(IpAddr::V4).collect();
+        let stranger = match peer {
+            _ if !own.is_empty() => !own.contains(&peer),
+            IpAddr::V4(peer) => {
+                let holder = lease(key::lease_ip(peer)).await?.and_then(|l| l.owner);
+                let fleet = self.fleet();
+                let reserved = fleet.fleet().machines.iter().any(|m| m.address == Some(peer));
+                reserved || holder.is_some_and(|mac| mac != machine.mac)
+            }
+            IpAddr::V6(_) => false,
+        };
+        if !stranger {
+            return Ok(());
+        }
+        tracing::warn!(machine = %machine.name, %peer, "boot: refused: not an address of this machine");
+        let text = format!("{peer} is not an address of {}: ask by DHCP first", machine.name);
+        Err(HttpError::new(StatusCode::FORBIDDEN, text))
     }
 
     /// The address a machine has, with its network's prefix, and its router: its own one, its lease's, or the

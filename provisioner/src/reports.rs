@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use kiln_boot::{Ledger, Verdict};
 use kiln_model::intent::Purpose;
-use kiln_model::report::{AgentEvent, Status};
+use kiln_model::report::{AgentEvent, FunctionReport, Status};
 use kiln_model::timeline::{Step, TimelineEntry};
 use kiln_model::{Format, ImageId, MachineName, Report, Sha256, UnixMillis};
 
@@ -12,11 +12,10 @@ use crate::http::HttpError;
 use crate::intents::{self, SignedIntent};
 use crate::records::{MachineRecord, ReportRecord, TokenRecord, key};
 use crate::server::Server;
+use crate::timeline::clip;
 
 /// Events of one report that are written in its transaction; the store limits how large one may be.
 const EVENTS_AT_ONCE: usize = 64;
-/// Characters of one event's text that are kept.
-const DETAIL: usize = 500;
 
 impl Server {
     /// Whom `token` was given to, if it belongs to the newest boot of a machine that is still in the fleet.
@@ -71,30 +70,31 @@ impl Server {
         }
         let name = &caller.machine;
         let keys = [key::report(name), key::ledger(name), key::machine(name), key::intent(name)];
-        let late = self
+        let (written, late) = self
             .db
             .transact(&keys, |draft| self.store_report(draft, caller, &report, now))
             .await
             .map_err(HttpError::ours)?;
+        self.timelines.written(name, written);
         for entry in late {
             self.timelines.note(name, entry.at, entry.boot, entry.step, entry.detail);
         }
         Ok(())
     }
 
-    /// Answers with the entries that did not fit the transaction.
+    /// Answers with the number of entries that it wrote, and with those that did not fit the transaction.
     fn store_report(
         &self,
         draft: &mut Draft,
         caller: &TokenRecord,
         report: &Report,
         now: UnixMillis,
-    ) -> Result<Vec<TimelineEntry>, DbError> {
+    ) -> Result<(usize, Vec<TimelineEntry>), DbError> {
         let name = &caller.machine;
         let before: Option<ReportRecord> = draft.get(&key::report(name))?;
         let before = before.filter(|b| b.report.boot == report.boot);
         if before.as_ref().is_some_and(|b| report.sequence <= b.report.sequence) {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let known = before.as_ref().map_or(0, |b| b.events);
         let mut fresh: Vec<&AgentEvent> = report.events.iter().filter(|e| e.sequence > known).collect();
@@ -122,7 +122,7 @@ impl Server {
         }
         let events = fresh.last().map_or(known, |e| e.sequence);
         draft.put(key::report(name), &record(before.as_ref(), report, events, now))?;
-        Ok(late.to_vec())
+        Ok((now_written.len(), late.to_vec()))
     }
 
     /// What the ledger learns of a report.
@@ -198,7 +198,7 @@ fn blamed(ledger: &Ledger, report: &Report) -> ImageId {
 fn entry(report: &Report, event: &AgentEvent, served: UnixMillis, now: UnixMillis) -> TimelineEntry {
     let ago = report.uptime_ms.saturating_sub(event.uptime_ms);
     let at = UnixMillis(now.0.saturating_sub(ago)).max(served);
-    TimelineEntry { at, boot: Some(report.boot.clone()), step: event.step, detail: clip(&event.detail) }
+    TimelineEntry { at, boot: Some(report.boot.clone()), step: event.step, detail: event.detail.clone() }
 }
 
 fn record(before: Option<&ReportRecord>, report: &Report, events: u64, now: UnixMillis) -> ReportRecord {
@@ -207,11 +207,8 @@ fn record(before: Option<&ReportRecord>, report: &Report, events: u64, now: Unix
         Status::Healthy => Some(same_image.and_then(|b| b.healthy_since).unwrap_or(now)),
         _ => None,
     };
-    let report = Report { events: Vec::new(), ..report.clone() };
+    let functions =
+        report.functions.iter().map(|f| FunctionReport { message: clip(&f.message), ..f.clone() });
+    let report = Report { events: Vec::new(), functions: functions.collect(), ..report.clone() };
     ReportRecord { format: Format, at: now, report, events, healthy_since }
-}
-
-/// Text from a box, safe to show on a line.
-fn clip(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL).collect()
 }

@@ -4,5 +4,6 @@ mod agent;
 mod boot;
 mod datagrams;
 mod fleet;
+mod hostile;
 mod operator;
 mod wire;

@@ -22,6 +22,9 @@ const QUEUE: usize = 8192;
 /// Entries written at once at most: below the store's limit for one transaction.
 const BATCH: usize = 64;
 
+/// Characters of one entry's text that are kept.
+const DETAIL: usize = 500;
+
 /// Takes entries.
 #[derive(Debug)]
 pub struct Timelines {
@@ -30,13 +33,20 @@ pub struct Timelines {
     dropped: AtomicU64,
 }
 
-/// An entry on its way to the store.
+/// What the writer is told.
 #[derive(Debug)]
 struct Waiting {
     whose: String,
-    /// Tells entries of one millisecond apart, in the order in which they were seen.
-    number: u64,
-    entry: TimelineEntry,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// An entry on its way to the store. The number tells entries of one millisecond apart, in the order in
+    /// which they were seen.
+    Entry(u64, TimelineEntry),
+    /// So many entries were written in transactions.
+    Written(usize),
 }
 
 /// Writes the entries that [`Timelines`] takes.
@@ -65,8 +75,19 @@ impl Timelines {
         detail: impl Into<String>,
     ) {
         let entry = TimelineEntry { at, boot, step, detail: detail.into() };
-        let waiting = Waiting { whose: whose.to_string(), number: self.next_number(), entry };
-        if self.queue.try_send(waiting).is_err() {
+        self.tell(whose.to_string(), What::Entry(self.next_number(), entry));
+    }
+
+    /// Says that a transaction with `count` entries of [`Self::write`] was committed, so that they are counted
+    /// and the oldest go.
+    pub fn written(&self, whose: impl ToString, count: usize) {
+        if count > 0 {
+            self.tell(whose.to_string(), What::Written(count));
+        }
+    }
+
+    fn tell(&self, whose: String, what: What) {
+        if self.queue.try_send(Waiting { whose, what }).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 tracing::warn!(dropped, "timeline: entries dropped, the store is too slow for them");
@@ -74,7 +95,7 @@ impl Timelines {
         }
     }
 
-    /// Adds an entry to a transaction.
+    /// Adds an entry to a transaction. [`Self::written`] must follow its commit.
     pub fn write(&self, draft: &mut Draft, whose: &str, entry: TimelineEntry) -> Result<(), DbError> {
         store(draft, whose, self.next_number(), entry)
     }
@@ -84,7 +105,13 @@ impl Timelines {
     }
 }
 
+/// Text from the wire, safe to show on a line: no control character reaches a terminal.
+pub fn clip(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL).collect()
+}
+
 fn store(draft: &mut Draft, whose: &str, number: u64, entry: TimelineEntry) -> Result<(), DbError> {
+    let entry = TimelineEntry { detail: clip(&entry.detail), ..entry };
     draft.put(key::timeline_entry(whose, entry.at, number), &TimelineRecord { format: Format, entry })
 }
 
@@ -95,8 +122,10 @@ impl Writer {
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
             let result = db
                 .write(|draft| {
-                    for waiting in &batch {
-                        store(draft, &waiting.whose, waiting.number, waiting.entry.clone())?;
+                    for Waiting { whose, what } in &batch {
+                        if let What::Entry(number, entry) = what {
+                            store(draft, whose, *number, entry.clone())?;
+                        }
                     }
                     Ok(())
                 })
@@ -104,19 +133,23 @@ impl Writer {
             if let Err(error) = result {
                 tracing::error!(%error, entries = batch.len(), "timeline: not written");
             }
-            for Waiting { whose, .. } in batch.drain(..) {
-                if let Err(error) = self.trim(&db, whose).await {
+            for Waiting { whose, what } in batch.drain(..) {
+                let more = match what {
+                    What::Entry(..) => 1,
+                    What::Written(count) => count,
+                };
+                if let Err(error) = self.trim(&db, whose, more).await {
                     tracing::error!(%error, "timeline: not trimmed");
                 }
             }
         }
     }
 
-    /// Counts one more entry of `whose`, and deletes its oldest when there are too many.
-    async fn trim(&mut self, db: &Db, whose: String) -> Result<(), DbError> {
+    /// Counts `more` entries of `whose`, and deletes its oldest when there are too many.
+    async fn trim(&mut self, db: &Db, whose: String, more: usize) -> Result<(), DbError> {
         let count = match self.stored.get_mut(&whose) {
             Some(count) => {
-                *count += 1;
+                *count += more;
                 *count
             }
             None => db.keys(&key::timeline(&whose), usize::MAX).await?.len(),

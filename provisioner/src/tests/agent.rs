@@ -1,12 +1,14 @@
 //! A box as the server sees it: asks for a script, fetches, verifies its intent, reports.
 
+use std::net::Ipv4Addr;
+
 use kiln_model::intent::Intent;
 use kiln_model::report::{AgentEvent, AgentMemory, Status};
 use kiln_model::timeline::Step;
 use kiln_model::{BootId, Format, ImageId, Report};
 use kiln_signing::{Document, envelope};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, R1, R2};
 use super::wire::Answer;
 
 /// One boot of one machine.
@@ -21,10 +23,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Asks for the script, as iPXE does.
+    /// Asks for the script, as iPXE does: from the address that the box was given.
     pub async fn ask(fleet: &Fleet, mac: &str) -> String {
+        let from = match mac {
+            R1 => Ipv4Addr::new(127, 0, 0, 11),
+            R2 => Ipv4Addr::new(127, 0, 0, 12),
+            _ => Ipv4Addr::LOCALHOST,
+        };
         let path = format!("/boot/ipxe?mac={mac}&arch=x86_64&uuid=1-2&serial=S%201&asset=");
-        let answer = fleet.http("GET", &path, &[], b"").await;
+        let answer = fleet.http_from(from, "GET", &path).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.text()
     }

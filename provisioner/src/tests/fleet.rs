@@ -1,7 +1,7 @@
 //! A fleet in a folder, and a server over it.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kiln_model::{Arch, Format, Manifest, PartName, Sha256};
 use kiln_signing::bundle::{Bundle, write_bundle};
 use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys};
 use kiln_signing::{KeySet, envelope, repository};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -146,6 +146,14 @@ impl Fleet {
     pub async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let stream = TcpStream::connect(self.http).await.expect("connected");
         exchange(stream, &request(method, path, headers, body)).await
+    }
+
+    /// The same, from another of the loopback's addresses.
+    pub async fn http_from(&self, from: Ipv4Addr, method: &str, path: &str) -> Answer {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("bound");
+        let stream = socket.connect(self.http).await.expect("connected");
+        exchange(stream, &request(method, path, &[], b"")).await
     }
 
     /// A request to the operators' side.
