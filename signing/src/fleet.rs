@@ -158,6 +158,22 @@ pub fn load_publish_keys(keys: &Path) -> Result<PublishKeys, KeyError> {
     })
 }
 
+/// Reads the keys that [`crate::repository::refresh`] takes: those of publishing, and the targets key only if it
+/// is there.
+///
+/// # Errors
+/// As [`load_key`].
+pub fn load_refresh_keys(keys: &Path) -> Result<PublishKeys, KeyError> {
+    let load = |file| load_key(&keys.join(file)).map(|key| vec![key]);
+    let targets = keys.join("targets.json");
+    let there = targets.try_exists().map_err(|e| io_error(&targets, &e))?;
+    Ok(PublishKeys {
+        targets: if there { load("targets.json")? } else { Vec::new() },
+        snapshot: load("snapshot.json")?,
+        timestamp: load("timestamp.json")?,
+    })
+}
+
 fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use common::{DAY, NOW, bundle_file, fleet, key, meta_of, root_bytes};
 use kiln_model::UnixMillis;
 use kiln_signing::bundle::Bundle;
-use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys};
+use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys, load_refresh_keys};
 use kiln_signing::repository::{PublishKeys, Published, Repository, RepositoryError, init, publish, refresh};
 use kiln_signing::tuf::{Expires, Snapshot, TargetInfo, Timestamp};
 use kiln_signing::{Fault, envelope};
@@ -168,6 +168,31 @@ fn metadata_ages_and_is_refreshed() {
 }
 
 #[test]
+fn the_key_that_releases_images_can_stay_away_from_refreshing() {
+    let mut scene = Scene::new();
+    scene.publish(&scene.bundle("1", "a"), NOW).expect("published");
+    assert_eq!(scene.load(NOW).expect("loaded").expires(), NOW.plus(30 * DAY * 1000));
+    let list = scene.repository().join("metadata/1.targets.json");
+    let before = std::fs::read(&list).expect("there");
+    let targets = std::mem::take(&mut scene.keys.targets);
+
+    let late = NOW.plus(31 * DAY * 1000);
+    refresh(&scene.repository(), &scene.root, &scene.keys, late).expect("two keys are enough");
+    let read = scene.load(late).expect("fresh");
+    assert_eq!((read.images().len(), read.expires()), (1, late.plus(30 * DAY * 1000)));
+    assert_eq!(std::fs::read(&list).expect("there"), before);
+    assert!(!scene.repository().join("metadata/2.targets.json").exists(), "the list was signed again");
+
+    // A list that would not outlive the new timestamp must be signed anew, and that takes its key.
+    let later = NOW.plus(340 * DAY * 1000);
+    let error = refresh(&scene.repository(), &scene.root, &scene.keys, later).expect_err("no key");
+    assert_eq!(error.to_string(), "the targets role needs 1 of its keys to sign, and 0 of them are here");
+    scene.keys.targets = targets;
+    refresh(&scene.repository(), &scene.root, &scene.keys, later).expect("with the key");
+    assert_eq!(scene.load(later).expect("fresh").targets().targets().version, 2);
+}
+
+#[test]
 fn an_empty_repository_is_one_too_and_is_made_once() {
     let scene = Scene::new();
     init(&scene.repository(), &scene.root, &scene.keys, NOW).expect("made");
@@ -269,6 +294,9 @@ fn new_keys_of_a_fleet_publish_and_are_kept_private() {
     let repository = scene.repository();
     publish(&Bundle::open(&path).expect("good"), &repository, &root, &loaded, NOW).expect("published");
     assert_eq!(Repository::load(&repository, &root, NOW).expect("loaded").images().len(), 1);
+    std::fs::remove_file(fleet_dir.join("keys/targets.json")).expect("taken away");
+    let loaded = load_refresh_keys(&fleet_dir.join("keys")).expect("loaded");
+    refresh(&repository, &root, &loaded, NOW).expect("refreshed");
 
     let file = fleet_dir.join("keys/root.json");
     assert_eq!(file.metadata().expect("there").permissions().mode() & 0o777, 0o600);

@@ -25,7 +25,7 @@ use crate::tuf::{
 /// # Errors
 /// What the file system says, and keys that are not the root's.
 pub fn init(dir: &Path, root: &[u8], keys: &PublishKeys, now: UnixMillis) -> Result<(), RepositoryError> {
-    let publisher = Publisher::begin(dir, root, keys, now)?;
+    let publisher = Publisher::begin(dir, root, keys, now, &PUBLISHING)?;
     match publisher.chain {
         Some(_) => Ok(()),
         None => publisher.write_metadata(BTreeMap::new()).map(drop),
@@ -46,7 +46,7 @@ pub fn publish(
     keys: &PublishKeys,
     now: UnixMillis,
 ) -> Result<Published, RepositoryError> {
-    let publisher = Publisher::begin(dir, root, keys, now)?;
+    let publisher = Publisher::begin(dir, root, keys, now, &PUBLISHING)?;
     bundle.verify(publisher.root.keys(Role::Targets))?;
     let image = bundle.image();
     let manifest_name = format!("{}/{}", image.folder(), Manifest::FILE);
@@ -84,15 +84,30 @@ pub fn publish(
     Ok(Published { image, already_there, version })
 }
 
-/// Signs a new list of files, snapshot and timestamp of the same content, so that boxes go on accepting
-/// what is published.
+/// Signs a new snapshot and timestamp of the same content, so that boxes go on accepting what is published.
+///
+/// Meant to run every day by itself, where the key that releases images is not: `keys.targets` may be empty,
+/// until the list of files itself would expire before the new timestamp and must be signed anew.
 ///
 /// # Errors
-/// Whatever is wrong with the repository or the keys.
+/// Whatever is wrong with the repository or the keys; a folder without a repository is one of them.
 pub fn refresh(dir: &Path, root: &[u8], keys: &PublishKeys, now: UnixMillis) -> Result<(), RepositoryError> {
-    let publisher = Publisher::begin(dir, root, keys, now)?;
-    publisher.write_metadata(publisher.listed()).map(drop)
+    let publisher = Publisher::begin(dir, root, keys, now, &REFRESHING)?;
+    let Some(chain) = &publisher.chain else {
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is nothing to refresh; publish first");
+        return Err(RepositoryError::Io { path: dir.join("metadata/timestamp.json"), source });
+    };
+    if chain.targets.targets().expires.at() < now.plus(TIMESTAMP_VALID_S * 1000) {
+        enough(&publisher.root, Role::Targets, keys)?;
+        return publisher.write_metadata(publisher.listed()).map(drop);
+    }
+    publisher.write_snapshot(chain.snapshot.snapshot().meta.clone())
 }
+
+/// The roles that sign when an image is published.
+const PUBLISHING: [Role; 3] = [Role::Targets, Role::Snapshot, Role::Timestamp];
+/// The roles that always sign when metadata is made young again.
+const REFRESHING: [Role; 2] = [Role::Snapshot, Role::Timestamp];
 
 /// One publisher at work: the lock is held for as long as it lives.
 struct Publisher<'a> {
@@ -112,6 +127,7 @@ impl<'a> Publisher<'a> {
         root_bytes: &'a [u8],
         keys: &'a PublishKeys,
         now: UnixMillis,
+        signing: &[Role],
     ) -> Result<Self, RepositoryError> {
         // What can be refused without touching the folder is refused first.
         TrustedRoot::new(root_bytes)?;
@@ -126,8 +142,8 @@ impl<'a> Publisher<'a> {
         if root.root().expires.at() < now.plus(TIMESTAMP_VALID_S * 1000) {
             return Err(RepositoryError::RootExpires { at: root.root().expires.at() });
         }
-        for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
-            enough(&root, role, keys)?;
+        for role in signing {
+            enough(&root, *role, keys)?;
         }
         // Old metadata may be out of date: it is about to be replaced. Its signatures and digests count.
         let chain = match metadata.join("timestamp.json").try_exists() {
@@ -207,18 +223,23 @@ impl<'a> Publisher<'a> {
         let targets = Targets::new(version, Expires::after(self.now, TARGETS_VALID_S), files);
         let meta = self.write_role(&targets, version, &self.keys.targets, Role::Targets)?;
 
-        let version_of_snapshot = floor.snapshot + 1;
         let mut named = self.chain.as_ref().map(|c| c.snapshot.snapshot().meta.clone()).unwrap_or_default();
         named.insert("targets.json".to_owned(), meta);
+        self.write_snapshot(named)?;
+        Ok(version)
+    }
+
+    /// A snapshot of `named`, and last the timestamp that makes it count.
+    fn write_snapshot(&self, named: BTreeMap<String, FileMeta>) -> Result<(), RepositoryError> {
+        let version = self.chain.as_ref().map_or(0, |chain| chain.snapshot.snapshot().version) + 1;
         let expires = Expires::after(self.now, TIMESTAMP_VALID_S);
-        let snapshot = Snapshot::new(version_of_snapshot, expires, named);
-        let meta = self.write_role(&snapshot, version_of_snapshot, &self.keys.snapshot, Role::Snapshot)?;
+        let snapshot = Snapshot::new(version, expires, named);
+        let meta = self.write_role(&snapshot, version, &self.keys.snapshot, Role::Snapshot)?;
 
         let before = self.chain.as_ref().map_or(0, |chain| chain.timestamp.timestamp().version);
         let timestamp = Timestamp::new(before + 1, expires, meta);
         let bytes = self.sign(&timestamp, &self.keys.timestamp, Role::Timestamp)?;
-        self.write_file("timestamp.json", &bytes)?;
-        Ok(version)
+        self.write_file("timestamp.json", &bytes)
     }
 
     fn write_role<T: Serialize>(

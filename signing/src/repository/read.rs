@@ -11,8 +11,8 @@ use crate::envelope::{self, Document};
 use crate::error::{Fault, VerifyError};
 use crate::fs;
 use crate::tuf::{
-    Floor, MAX_ROOT_UPDATES, ROOT_LIMIT, Role, TIMESTAMP_LIMIT, TargetInfo, TrustedRoot, TrustedSnapshot,
-    TrustedTargets, TrustedTimestamp,
+    Expires, Floor, MAX_ROOT_UPDATES, ROOT_LIMIT, Role, TIMESTAMP_LIMIT, TargetInfo, TrustedRoot,
+    TrustedSnapshot, TrustedTargets, TrustedTimestamp,
 };
 
 /// One image of a repository.
@@ -33,6 +33,7 @@ pub struct PublishedImage {
 pub struct Repository {
     dir: PathBuf,
     targets: TrustedTargets,
+    expires: UnixMillis,
     images: Vec<PublishedImage>,
     damaged: Vec<VerifyError>,
 }
@@ -45,7 +46,9 @@ impl Repository {
     /// # Errors
     /// Names the metadata file that is wrong.
     pub fn load(dir: &Path, root: &[u8], now: UnixMillis) -> Result<Self, RepositoryError> {
-        let targets = follow(dir, &newest_root(dir, root)?, now)?.targets;
+        let chain = follow(dir, &newest_root(dir, root)?, now)?;
+        let expires = chain.expires();
+        let targets = chain.targets;
         let (mut images, mut damaged) = (Vec::new(), Vec::new());
         for name in targets.targets().targets.keys().filter(|name| is_manifest(name)) {
             match read_image(dir, &targets, name) {
@@ -54,7 +57,7 @@ impl Repository {
             }
         }
         images.sort_by(|a, b| a.image.cmp(&b.image));
-        Ok(Self { dir: dir.to_owned(), targets, images, damaged })
+        Ok(Self { dir: dir.to_owned(), targets, expires, images, damaged })
     }
 
     /// Every image, by name, then version, then architecture.
@@ -65,6 +68,12 @@ impl Repository {
     /// Manifests that metadata names and that are missing or wrong.
     pub fn damaged(&self) -> &[VerifyError] {
         &self.damaged
+    }
+
+    /// When the first of its metadata expires. From then on no box takes an image from it: see
+    /// [`super::refresh`].
+    pub fn expires(&self) -> UnixMillis {
+        self.expires
     }
 
     /// The verified list of files.
@@ -91,6 +100,16 @@ pub(super) struct Chain {
     pub(super) timestamp: TrustedTimestamp,
     pub(super) snapshot: TrustedSnapshot,
     pub(super) targets: TrustedTargets,
+}
+
+impl Chain {
+    fn expires(&self) -> UnixMillis {
+        let root = self.targets.root().root().expires;
+        let timestamp = self.timestamp.timestamp().expires;
+        let snapshot = self.snapshot.snapshot().expires;
+        let all = [root, timestamp, snapshot, self.targets.targets().expires];
+        all.into_iter().map(Expires::at).min().unwrap_or_default()
+    }
 }
 
 /// The newest root in `dir` that `root` leads to (section 5.3).
