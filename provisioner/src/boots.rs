@@ -228,9 +228,8 @@ impl Server {
     /// its own asks from a lease, and nobody else may hold that one.
     async fn refuse_strangers(&self, machine: &MachineSpec, peer: Option<IpAddr>) -> Result<(), HttpError> {
         let Some(peer) = peer else { return Ok(()) };
-        let lease = |key: String| async move {
-            self.db.get::<LeaseRecord>(&key).await.map_err(HttpError::ours)
-        };
+        let lease =
+            |key: String| async move { self.db.get::<LeaseRecord>(&key).await.map_err(HttpError::ours) };
         let leased = lease(key::lease_owner(machine.mac)).await?.map(|l| l.address);
         let own: Vec<IpAddr> = machine.address.into_iter().chain(leased).map(IpAddr::V4).collect();
         let stranger = match peer {
