@@ -9,8 +9,10 @@
 
 pub mod apt;
 pub mod bake;
+pub mod contents;
 pub mod cpio;
 pub mod deb;
+pub mod diff;
 pub mod elf;
 pub mod evidence;
 pub mod glob;
@@ -24,5 +26,6 @@ pub mod store;
 mod suggest;
 pub mod tree;
 pub mod verity;
+pub mod why;
 
 pub use suggest::nearest;

@@ -102,11 +102,17 @@ impl Lock {
             std::io::ErrorKind::NotFound => LockError::Missing(file.to_owned()),
             _ => LockError::Io { file: file.to_owned(), source },
         })?;
+        let lock = Self::parse(&bytes, file)?;
+        Ok((lock, bytes))
+    }
+
+    /// Reads a lock's bytes; `file` is for messages.
+    pub fn parse(bytes: &[u8], file: &Path) -> Result<Self, LockError> {
         let invalid = |problem| LockError::Invalid { file: file.to_owned(), problem };
-        let text = std::str::from_utf8(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| invalid(e.to_string()))?;
         let lock: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         lock.check_paths().map_err(invalid)?;
-        Ok((lock, bytes))
+        Ok(lock)
     }
 
     /// The file's bytes.

@@ -5,9 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiln_builder::bake::{BakeOptions, BakeReport, bake};
+use kiln_builder::contents::Contents;
+use kiln_builder::diff::Diff;
+use kiln_builder::evidence::Origin;
 use kiln_builder::lock::{Lock, LockedPackage};
 use kiln_builder::spec::Spec;
 use kiln_builder::store::ContentStore;
+use kiln_builder::why::why;
 use kiln_model::{Format, Sha256, UnixMillis};
 use kiln_signing::bundle::Bundle;
 
@@ -225,4 +229,80 @@ fn no_image_has_a_shell() {
     bench.write("images/functions/f.toml", keep.as_bytes());
     let message = bench.refused(&bench.options());
     assert!(message.contains("`/usr/bin/sh` is a shell"), "{message}");
+}
+
+#[test]
+fn every_file_says_what_brought_it() {
+    let bench = Bench::new();
+    let contents = Contents::open(&bench.bake(&bench.options()).expect("baked").bundle).expect("whole");
+    let one = |path: &str| {
+        let holders = why(&contents, path).map_err(|e| e.to_string())?;
+        Ok::<_, String>((holders[0].part.to_string(), holders[0].file.from.clone(), holders[0].chain.clone()))
+    };
+    let package = |name: &str| Origin::Package { name: name.into(), version: "1".into() };
+    let chain = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    let found = one("/usr/share/d/data").expect("there");
+    assert_eq!(found, ("fn/f".into(), package("fn-f"), chain(&["fn/f", "fn-f"])));
+    // What the root's links lead to is the same file.
+    assert_eq!(one("/bin/d").expect("there").1, package("fn-f"));
+    assert_eq!(one("/usr/share/kiln/templates/d.conf").expect("there").1, Origin::Template);
+    assert_eq!(one("/init").expect("there"), ("initrd".into(), Origin::Agent, Vec::new()));
+    assert_eq!(one("/boot/vmlinuz-6.1").expect("there").2, chain(&["kernel", "kernel"]));
+    assert_eq!(one("/usr/lib/ipxe/ipxe.efi").expect("there").0, "loader/ipxe.efi");
+
+    assert!(one("/usr/share/d").expect_err("a folder").contains("such as `/usr/share/d/data`"));
+    assert!(one("/data").expect_err("unknown").contains("there is `/usr/share/d/data`"));
+    assert!(one("/usr/share/d/date").expect_err("unknown").contains("did you mean `/usr/share/d/data`?"));
+    assert!(one("/../x").is_err());
+}
+
+#[test]
+fn what_differs_between_two_images_is_told_by_name() {
+    let bench = Bench::new();
+    let bake = |version: &str| {
+        let options = BakeOptions { version: Some(version.parse().expect("one")), ..bench.options() };
+        Contents::open(&bench.bake(&options).expect("baked").bundle).expect("whole")
+    };
+    let one = bake("1");
+    assert!(Diff::between(&one, &one).is_empty());
+    let function = FUNCTION.to_owned() + "\n[sandbox]\ncapabilities = [\"net_raw\"]\n";
+    bench.write("images/functions/f.toml", function.as_bytes());
+    bench.write("images/functions/f/d.conf", b"two");
+    bench.lock(&[("/usr/bin/d", &program()), ("/usr/share/d/data", b"data"), ("/usr/share/d/new", b"new")]);
+    let two = bake("2");
+    let diff = Diff::between(&one, &two);
+    assert!(!diff.is_empty());
+    let text = serde_json::to_value(&diff).expect("json");
+    assert_eq!(text["settings"], serde_json::json!([]));
+    assert_eq!(
+        text["functions"],
+        serde_json::json!([{ "what": "f.sandbox.capabilities", "from": "", "to": "net_raw" }])
+    );
+    let files = diff.files.expect("both have lists");
+    let told: Vec<(&str, bool, bool)> =
+        files.iter().map(|f| (f.what.as_str(), f.from.is_some(), f.to.is_some())).collect();
+    let wanted =
+        [("fn/f:/usr/share/d/new", false, true), ("fn/f:/usr/share/kiln/templates/d.conf", true, true)];
+    assert_eq!(told, wanted);
+    let unlisted = Contents { files: None, ..one };
+    assert_eq!(Diff::between(&unlisted, &two).files, None);
+    assert!(why(&unlisted, "/init").expect_err("no list").to_string().contains("bake it again"));
+}
+
+#[test]
+fn the_effective_spec_names_the_line_of_every_value() {
+    let bench = Bench::new();
+    let settings = Spec::load(&bench.at("images/x")).expect("right").explain().expect("explained");
+    let of = |key: &str| {
+        let found = settings.iter().find(|s| s.key == key).unwrap_or_else(|| panic!("{key}: {settings:?}"));
+        (found.value.as_str(), found.from.rsplit('/').next().unwrap_or_default())
+    };
+    assert_eq!(of("name"), ("\"x\"", "image.toml:2"));
+    assert_eq!(of("health_deadline_s"), ("180", "default"));
+    assert_eq!(of("kernel.package"), ("\"linux-image-cloud-amd64\"", "vm"));
+    assert_eq!(of("function.f.programs"), ("[\"/usr/bin/d\"]", "f.toml:3"));
+    assert_eq!(of("function.f.process.d.command"), ("[\"/usr/bin/d\"]", "f.toml:12"));
+    assert_eq!(of("function.f.sandbox.memory_max"), ("134217728", "default"));
+    assert_eq!(of("function.f.template.d.conf").1, "f.toml:7");
+    assert!(of("function.f.template.d.conf").0.ends_with("functions/f/d.conf\""));
 }

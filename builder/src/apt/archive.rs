@@ -191,6 +191,7 @@ impl Archive {
         let keyring = Keyring::load(&source.keyring()).map_err(refused)?;
         let text = keyring.open(&self.get(&url, RELEASE_LIMIT)?).map_err(refused)?;
         let release = Release::parse(&text).map_err(refused)?;
+        release.check_suite(&source.suite).map_err(refused)?;
         if source.check_valid_until {
             release.check_valid(now).map_err(refused)?;
         }

@@ -21,6 +21,8 @@ pub struct Release {
     pub origin: String,
     /// The suite's lasting name, such as `bookworm-security`.
     pub codename: String,
+    /// What the suite is called now, such as `stable-security`; empty when it does not say.
+    pub suite: String,
     /// When it was made.
     pub date: Timestamp,
     /// When it stops being valid.
@@ -58,6 +60,17 @@ pub enum ReleaseError {
     Field {
         /// Which.
         field: &'static str,
+    },
+    /// Rightly signed, and the release of another suite.
+    #[error(
+        "it is the release of `{found}`, and `{wanted}` was asked for; somebody may be passing off an old suite \
+         as this one"
+    )]
+    Suite {
+        /// The suite that was asked for.
+        wanted: String,
+        /// What it says it is.
+        found: String,
     },
     /// Past its date.
     #[error(
@@ -127,11 +140,21 @@ impl Release {
         Ok(Self {
             origin: get("Origin")?.to_owned(),
             codename: get("Codename")?.to_owned(),
+            suite: paragraph.get("Suite").map(str::trim).unwrap_or_default().to_owned(),
             date: date(get("Date")?).ok_or(field("Date"))?,
             valid_until: valid_until.transpose()?,
             by_hash: paragraph.get("Acquire-By-Hash").is_some_and(|v| v.trim() == "yes"),
             files,
         })
+    }
+
+    /// Refuses the release of another suite than `wanted`: Debian has signed those of every suite, and one
+    /// that gets no updates any more is as well signed as the newest.
+    pub fn check_suite(&self, wanted: &str) -> Result<(), ReleaseError> {
+        if !wanted.is_empty() && [&self.codename, &self.suite].into_iter().any(|name| name == wanted) {
+            return Ok(());
+        }
+        Err(ReleaseError::Suite { wanted: wanted.to_owned(), found: self.codename.clone() })
     }
 
     /// Refuses a release past its date.
@@ -165,6 +188,20 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().expect(text);
         assert!(release.check_valid(at("2026-01-17T00:00:00Z")).is_ok());
         assert!(release.check_valid(at("2026-01-18T00:00:00Z")).is_err());
+    }
+
+    #[test]
+    fn the_release_of_another_suite_is_refused() {
+        let release =
+            Release::parse(&TEXT.replace("Codename", "Suite: stable\nCodename")).expect("a release");
+        for right in ["bookworm", "stable"] {
+            release.check_suite(right).expect(right);
+        }
+        for wrong in ["trixie", "bookworm-security", ""] {
+            let refused = release.check_suite(wrong).expect_err(wrong).to_string();
+            assert!(refused.contains("the release of `bookworm`"), "{refused}");
+        }
+        assert!(Release::parse(TEXT).expect("a release").check_suite("").is_err(), "nothing is no name");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Text is read into types that cannot hold nonsense; what does not fit is told with file, line,
 //! column, the nearest right word and what is allowed.
 
+mod explain;
 mod function;
 mod image;
 mod read;
@@ -10,6 +11,7 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use explain::Setting;
 pub use function::{Folder, FunctionSpec, Group, SHELLS, User};
 pub use image::{FunctionOverride, ImageSpec, Packages};
 use kiln_hw_profiles::{Profile, ProfileError};
