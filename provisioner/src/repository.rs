@@ -16,12 +16,17 @@ use kiln_signing::repository::{PublishedImage, Repository};
 
 /// How often a repository that was refused is looked at again although nothing has changed.
 const RETRY: Duration = Duration::from_secs(10);
+/// How long before its end people are told that metadata expires, and how often.
+const EXPIRY_NOTICE_MS: u64 = 7 * 86_400_000;
+const EXPIRY_REPEAT: Duration = Duration::from_secs(6 * 3600);
 
 /// The images of one verified state of the repository.
 #[derive(Debug, Default)]
 pub struct Images {
     images: Vec<PublishedImage>,
     folder: PathBuf,
+    /// When the first of its metadata expires.
+    expires: UnixMillis,
 }
 
 /// Follows one repository.
@@ -37,6 +42,7 @@ pub struct Catalog {
 pub struct Seen {
     timestamp: Option<Vec<u8>>,
     refused: Option<(String, Instant)>,
+    told_of_expiry: Option<Instant>,
 }
 
 impl Images {
@@ -122,7 +128,7 @@ impl Catalog {
     /// A catalog of the repository in `folder`, trusted through the root in `root`. It is empty until
     /// [`Self::refresh`] has verified something.
     pub fn new(folder: PathBuf, root: Vec<u8>) -> Self {
-        let current = RwLock::new(Arc::new(Images { images: Vec::new(), folder: folder.clone() }));
+        let current = RwLock::new(Arc::new(Images { folder: folder.clone(), ..Images::default() }));
         Self { folder, root, current }
     }
 
@@ -134,6 +140,7 @@ impl Catalog {
     /// Verifies the repository again if its timestamp is another one than `seen`. Blocks. True when the list
     /// was replaced.
     pub fn refresh(&self, seen: &mut Seen, now: UnixMillis) -> bool {
+        self.tell_of_expiry(seen, now);
         let timestamp = std::fs::read(self.folder.join("metadata/timestamp.json")).ok();
         let retry = seen.refused.as_ref().is_some_and(|(_, when)| when.elapsed() >= RETRY);
         if timestamp == seen.timestamp && !retry {
@@ -158,7 +165,8 @@ impl Catalog {
                 let images = repository.images().to_vec();
                 let newest = images.iter().map(|p| p.image.to_string()).collect::<Vec<_>>().join(", ");
                 tracing::info!(images = images.len(), "repository: verified: {newest}");
-                let images = Arc::new(Images { images, folder: self.folder.clone() });
+                let expires = repository.expires();
+                let images = Arc::new(Images { images, folder: self.folder.clone(), expires });
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = images;
                 true
             }
@@ -170,6 +178,18 @@ impl Catalog {
                 seen.refused = Some((text, Instant::now()));
                 false
             }
+        }
+    }
+
+    fn tell_of_expiry(&self, seen: &mut Seen, now: UnixMillis) {
+        let quiet = seen.told_of_expiry.is_some_and(|told| told.elapsed() < EXPIRY_REPEAT);
+        let images = self.images();
+        if quiet || images.images.is_empty() {
+            return;
+        }
+        if let Some(warning) = expiry_warning(images.expires, now) {
+            tracing::error!("repository: {warning}");
+            seen.told_of_expiry = Some(Instant::now());
         }
     }
 
@@ -200,6 +220,16 @@ impl Catalog {
     }
 }
 
+/// What is said of metadata that no box takes any more, or soon will not.
+fn expiry_warning(expires: UnixMillis, now: UnixMillis) -> Option<String> {
+    let mend = "publish, or sign the timestamp again";
+    if expires <= now {
+        return Some(format!("its metadata EXPIRED at {expires}: no machine boots from it; {mend}"));
+    }
+    let soon = expires.since(now) < EXPIRY_NOTICE_MS;
+    soon.then(|| format!("its metadata expires at {expires}, and then no machine boots from it; {mend}"))
+}
+
 /// Whether these are a version in its one spelling and a role that has versions in its file name.
 fn is_role_of_version((version, role): (&str, &str)) -> bool {
     let digits = (1..=10).contains(&version.len()) && version.bytes().all(|b| b.is_ascii_digit());
@@ -212,6 +242,15 @@ mod tests {
 
     fn catalog() -> Catalog {
         Catalog::new("/repo".into(), Vec::new())
+    }
+
+    #[test]
+    fn metadata_that_expires_is_told_of_before() {
+        let now = UnixMillis(1_795_176_000_000);
+        let day = 86_400_000;
+        assert_eq!(expiry_warning(now.plus(8 * day), now), None);
+        assert!(expiry_warning(now.plus(6 * day), now).is_some_and(|w| w.contains("expires at")));
+        assert!(expiry_warning(now, now).is_some_and(|w| w.contains("EXPIRED")));
     }
 
     #[test]
