@@ -59,6 +59,7 @@ stage lints lints
 stage unit unit
 stage privileged privileged
 stage tuf-peer ./tests/peers/tuf/run.sh
+stage sbom-peer ./tests/peers/sbom/run.sh
 stage build build
 stage lab lab
 
