@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::verbs::{
-    apply, bake, completions, explain, init, inspect, key, lab, machine, publish, rollout, serve, verify,
+    apply, bake, completions, diff, explain, init, inspect, key, lab, machine, publish, rollout, serve,
+    verify, why,
 };
 
 /// Signed network operating systems, baked, served and rolled out.
@@ -40,6 +41,8 @@ pub enum Verb {
     Bake(bake::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Diff(diff::Args),
+    Why(why::Args),
     Publish(publish::Args),
     Serve(serve::Args),
     Explain(explain::Args),

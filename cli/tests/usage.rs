@@ -118,6 +118,8 @@ fn help_of_every_verb() {
         "bake",
         "verify",
         "inspect",
+        "diff",
+        "why",
         "publish",
         "serve",
         "explain",
@@ -157,4 +159,16 @@ fn help_of_every_verb() {
         let output = kiln(dir.path()).args(["completions", shell]).output().expect("it runs");
         assert!(String::from_utf8_lossy(&output.stdout).contains("kiln"), "{shell}");
     }
+}
+
+#[test]
+fn a_bundle_that_is_not_whole_is_not_looked_into() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("cut.kiln"), [0x6d; 300]).expect("written");
+    for verb in
+        [&["why", "cut.kiln", "/init"][..], &["diff", "cut.kiln", "cut.kiln"], &["inspect", "cut.kiln"]]
+    {
+        refused(dir.path(), verb, 1, &["cut.kiln", "cut off"]);
+    }
+    refused(dir.path(), &["diff", "away.kiln", "away.kiln", "--exit-code"], 1, &["away.kiln"]);
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use kiln_model::Manifest;
 use kiln_model::manifest::ImageRef;
+use kiln_model::{Manifest, PartName};
 
 use super::bytes;
 use super::table::{Cell, table};
@@ -11,7 +11,9 @@ use crate::term::Paint;
 
 /// What a manifest says.
 pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
-    let total: u64 = manifest.parts.values().map(|part| part.size).sum();
+    let is_evidence = |name: &PartName| name.as_str().starts_with("evidence/");
+    let sizes = manifest.parts.iter().filter(|(name, _)| !is_evidence(name));
+    let total: u64 = sizes.map(|(_, part)| part.size).sum();
     let mut out = String::new();
     for (name, value) in [
         ("image", format!("{image} for {} ({})", manifest.arch, manifest.profile)),
@@ -27,6 +29,7 @@ pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
     let parts: Vec<[Cell; 4]> = manifest
         .parts
         .iter()
+        .filter(|(name, _)| !is_evidence(name))
         .map(|(name, part)| {
             let verity = part.verity.as_ref().map_or_else(|| "-".to_owned(), |v| v.root_hash.short());
             [name.to_string().into(), bytes(part.size).into(), part.sha256.short().into(), verity.into()]
@@ -34,6 +37,18 @@ pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
         .collect();
     out += "\n";
     out += &table(["PART", "SIZE", "SHA-256", "VERITY ROOT"], &parts, "no parts", paint);
+    let evidence = manifest.parts.iter().filter(|(name, _)| is_evidence(name)).map(|(name, part)| {
+        let is = match name.as_str() {
+            kiln_builder::evidence::FILES => "every file and what brought it",
+            kiln_builder::evidence::SPDX => "SPDX 2.3 bill of materials",
+            kiln_builder::evidence::CYCLONEDX => "CycloneDX 1.6 bill of materials",
+            _ => "-",
+        };
+        [name.to_string().into(), bytes(part.size).into(), part.sha256.short().into(), is.into()]
+    });
+    let evidence: Vec<[Cell; 4]> = evidence.collect();
+    out += "\n";
+    out += &table(["EVIDENCE", "SIZE", "SHA-256", "IS"], &evidence, "no evidence", paint);
     let functions: Vec<[Cell; 3]> = manifest.functions.iter().map(function).collect();
     out += "\n";
     out + &table(["FUNCTION", "PROCESSES", "MAY"], &functions, "no functions", paint)

@@ -4,26 +4,40 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use kiln_builder::bake::{BakeOptions, BakeReport, Progress as BakeProgress, bake};
+use kiln_builder::spec::Spec;
 use kiln_builder::store::ContentStore;
 use kiln_model::ImageVersion;
 
+use crate::args::{Format, Output};
 use crate::failure::Failure;
 use crate::fleet::FleetDir;
 use crate::progress::Progress;
-use crate::show::{bytes, span};
+use crate::show::{self, bytes, span};
 
 /// Bake an image: the same spec and lock always give the same bytes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   kiln bake edge-router
-  kiln bake images/edge-router/image.toml --update")]
+  kiln bake images/edge-router/image.toml --update
+  kiln bake edge-router --explain")]
 pub struct Args {
     /// image.toml, the folder it is in, or the name of one of the fleet's images
     spec: PathBuf,
     /// Resolve packages anew and write image.lock, instead of obeying it
     #[arg(long)]
     update: bool,
+    /// Bake nothing: print every value of the spec with the line that set it (table or json)
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "table"
+    )]
+    explain: Option<Format>,
     /// Takes the place of the spec's version
     #[arg(long)]
     version: Option<ImageVersion>,
@@ -39,8 +53,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
+    let spec = find_spec(&args.spec, &fleet.dir)?;
+    if let Some(output) = args.explain {
+        let settings = Spec::load(&spec)?.explain()?;
+        return show::print(Output { output }, settings.as_slice(), show::evidence::settings);
+    }
     let options = BakeOptions {
-        spec: find_spec(&args.spec, &fleet.dir)?,
+        spec,
         update: args.update,
         agent: find_agent(args.agent)?,
         trust: fleet.kiln.trust.clone(),

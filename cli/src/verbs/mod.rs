@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod bake;
 pub mod completions;
+pub mod diff;
 pub mod explain;
 pub mod init;
 pub mod inspect;
@@ -13,6 +14,7 @@ pub mod publish;
 pub mod rollout;
 pub mod serve;
 pub mod verify;
+pub mod why;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,6 +33,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Bake(args) => bake::run(args, &fleet()?),
         Verb::Verify(args) => verify::run(&args, fleet),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Diff(args) => diff::run(&args),
+        Verb::Why(args) => why::run(&args),
         Verb::Publish(args) => publish::run(args, &fleet()?),
         Verb::Serve(args) => serve::run(args, fleet),
         Verb::Explain(args) => explain::run(&args, &fleet()?),
