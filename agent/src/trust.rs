@@ -129,7 +129,10 @@ impl Trust {
     ) -> Result<(Manifest, Floor), TrustError> {
         let (bytes, keys, targets) = match intent.purpose {
             Purpose::Run => {
-                let targets = self.metadata(client, floor).await?;
+                // A clock that stands still must not make old metadata young: it is at least as late as when
+                // the director signed this intent.
+                let now = self.now().max(intent.issued);
+                let targets = self.metadata(client, floor, now).await?;
                 passed(Step::MetadataVerified, format!("targets version {}", targets.floor().targets));
                 let name = format!("{}/{}", intent.image.folder(), Manifest::FILE);
                 let bytes = target(client, &targets, &name).await?;
@@ -151,7 +154,12 @@ impl Trust {
     }
 
     /// The client's workflow of TUF 1.0.34, section 5.
-    async fn metadata(&self, client: &Client, floor: Floor) -> Result<TrustedTargets, TrustError> {
+    async fn metadata(
+        &self,
+        client: &Client,
+        floor: Floor,
+        now: UnixMillis,
+    ) -> Result<TrustedTargets, TrustError> {
         let fetch =
             async |file: &str, limit| client.get(&format!("/repository/metadata/{file}"), limit).await;
         let mut root = self.root.clone();
@@ -163,11 +171,11 @@ impl Trust {
             }
         }
         let bytes = fetch("timestamp.json", tuf::TIMESTAMP_LIMIT).await?;
-        let timestamp = root.timestamp(&bytes, self.now(), floor)?;
+        let timestamp = root.timestamp(&bytes, now, floor)?;
         let bytes = fetch(&timestamp.file(), timestamp.limit()).await?;
-        let snapshot = timestamp.snapshot(&bytes, self.now())?;
+        let snapshot = timestamp.snapshot(&bytes, now)?;
         let bytes = fetch(&snapshot.file(), snapshot.limit()).await?;
-        Ok(snapshot.targets(&bytes, self.now())?)
+        Ok(snapshot.targets(&bytes, now)?)
     }
 }
 

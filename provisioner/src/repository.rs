@@ -222,7 +222,7 @@ impl Catalog {
 
 /// What is said of metadata that no box takes any more, or soon will not.
 fn expiry_warning(expires: UnixMillis, now: UnixMillis) -> Option<String> {
-    let mend = "publish, or sign the timestamp again";
+    let mend = "run `kiln publish --refresh`";
     if expires <= now {
         return Some(format!("its metadata EXPIRED at {expires}: no machine boots from it; {mend}"));
     }

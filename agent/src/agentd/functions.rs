@@ -141,5 +141,7 @@ fn control_group(function: &Function) -> std::io::Result<()> {
     let memory = or(function.sandbox.memory_max, Sandbox::MEMORY_DEFAULT);
     let tasks = or(function.sandbox.tasks_max.into(), Sandbox::TASKS_DEFAULT.into());
     std::fs::write(folder.join("memory.max"), memory.to_string())?;
+    // When memory runs out the function ends as a whole, not one process of it at random.
+    std::fs::write(folder.join("memory.oom.group"), "1")?;
     std::fs::write(folder.join("pids.max"), tasks.to_string())
 }

@@ -18,8 +18,10 @@ use crate::slot::Slot;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Parts of `/proc` that are read-only: settings of the whole machine.
 const READ_ONLY: [&str; 4] = ["proc/sys", "proc/irq", "proc/bus", "proc/fs"];
-/// Parts of `/proc` that are covered: other people's memory, and buttons.
-const COVERED: [&str; 4] = ["proc/kcore", "proc/keys", "proc/sysrq-trigger", "proc/timer_list"];
+/// Parts of `/proc` that are covered: other people's memory, buttons, and the kernel's command line, which holds
+/// the boot token.
+const COVERED: [&str; 5] =
+    ["proc/cmdline", "proc/kcore", "proc/keys", "proc/sysrq-trigger", "proc/timer_list"];
 
 /// Enters namespaces and changes the root. The process namespace is entered already.
 pub fn enter(slot: &Slot) -> Result<(), SandboxError> {

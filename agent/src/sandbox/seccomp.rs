@@ -67,7 +67,6 @@ const SERVICE: &[libc::c_long] = &[
     libc::SYS_linkat,
     libc::SYS_lseek,
     libc::SYS_lstat,
-    libc::SYS_memfd_create,
     libc::SYS_mkdir,
     libc::SYS_mkdirat,
     libc::SYS_newfstatat,
