@@ -10,6 +10,8 @@ use crate::wait;
 
 /// Firmware, loader, kernel, verification and BGP of two machines at once on two cores in software.
 const DEADLINE_S: u64 = 300;
+/// SPECIFICATION.md S1: from the demo's first step, with two bakes in it, to two healthy machines.
+const PROMISED_S: u64 = 180;
 
 pub fn serve(demo: &mut Demo) -> Result<(), Failed> {
     demo.kiln.run(&["lab", "up"])?;
@@ -32,7 +34,10 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
         demo.check(&format!("{name} is healthy: its BGP session is established"), up, || format!("{frr:?}"))?;
     }
     demo.say("both machines are healthy");
-    Ok(())
+    let took = demo.started.elapsed().as_secs();
+    demo.check(&format!("that took {took} s, of {PROMISED_S} allowed"), took <= PROMISED_S, || {
+        "the machine may be busy with something else".to_owned()
+    })
 }
 
 fn asks_for_bgp(manifest: &Manifest) -> bool {
