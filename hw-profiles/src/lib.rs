@@ -1,80 +1,28 @@
 //! Hardware profiles and how a machine is matched to exactly one.
 //!
 //! A profile is one file, `profiles/<vendor>/<model>.toml`: the kernel, the modules that stage 0 needs,
-//! the console, and by what a machine of this kind is known. The ones that come with Kiln are inside
-//! the program; a folder can add to them or take their place.
+//! the console, what fits into the machine, and by what a machine of this kind is known. The ones that come
+//! with Kiln are inside the program; a folder can add to them or take their place.
+//!
+//! [`Profile::load`] reads one for an architecture; [`ranked`] says which of them a machine fits, and why.
+
+mod matching;
+mod profile;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use kiln_model::{Arch, Format};
+use kiln_model::Arch;
 use serde::{Deserialize, Serialize};
+
+pub use matching::{Facts, Match, MatchRule, ranked};
+pub use profile::{Boot, Console, Disk, Firmware, Kernel, Limits, Method, Profile};
 
 /// The name of a profile: `<vendor>/<model>`, such as `generic/vm`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProfileName(String);
-
-/// Hardware of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Profile {
-    /// Version of this file's format.
-    pub format: Format<1>,
-    /// For people.
-    pub title: String,
-    /// What it runs.
-    pub arch: Arch,
-    /// The kernel.
-    pub kernel: Kernel,
-    /// Where it shows its console.
-    pub console: Console,
-    /// By what a machine of this kind is known: one of these must fit.
-    #[serde(default, rename = "match")]
-    pub matches: Vec<MatchRule>,
-}
-
-/// A kernel, and what of it stage 0 needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kernel {
-    /// Debian package; a meta package that depends on the real one will do.
-    pub package: String,
-    /// Words of the command line, before those that the console needs.
-    pub cmdline: Vec<String>,
-    /// Modules that stage 0 loads, by name. Those that a kernel has built in, or they need, are no
-    /// concern of this list.
-    pub initrd_modules: Vec<String>,
-    /// Modules that the base image carries besides, loaded on demand.
-    #[serde(default)]
-    pub base_modules: Vec<String>,
-}
-
-/// Where a machine shows its console.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Console {
-    /// The kernel's name for it, such as `ttyS0`.
-    pub device: String,
-    /// Bits per second.
-    pub baud: u32,
-}
-
-/// What must all be so for a machine to be of this kind. Text is compared as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MatchRule {
-    /// SMBIOS type 1, manufacturer.
-    #[serde(default)]
-    pub dmi_vendor: Option<String>,
-    /// SMBIOS type 1, product name.
-    #[serde(default)]
-    pub dmi_product: Option<String>,
-    /// A PCI device that is present, `vendor:device` in hex.
-    #[serde(default)]
-    pub pci: Option<String>,
-}
 
 /// A profile that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,47 +43,59 @@ pub enum ProfileError {
         /// Line, column and what is wrong.
         problem: String,
     },
+    /// It is for other machines.
+    #[error("hardware profile `{name}` is for {known}, and not for {wanted}")]
+    Arch {
+        /// Which profile.
+        name: String,
+        /// The architectures that it has.
+        known: String,
+        /// The one that was asked for.
+        wanted: Arch,
+    },
     /// A name that is no name.
     #[error(
-        "`{0}` is not a profile's name: `<vendor>/<model>` is wanted, in lower-case letters, digits and `-`"
+        "`{0}` is not a profile's name: `<vendor>/<model>` is wanted, in lower-case letters, digits, `-` and `_`"
     )]
     Name(String),
 }
 
-/// The profiles that come with Kiln.
-const EMBEDDED: &[(&str, &str)] = &[("generic/vm", include_str!("../profiles/generic/vm.toml"))];
+/// The profiles that come with Kiln, in order of name.
+const EMBEDDED: &[(&str, &str)] = &[
+    ("accton/as7726-32x", include_str!("../profiles/accton/as7726-32x.toml")),
+    ("dell/poweredge-r640", include_str!("../profiles/dell/poweredge-r640.toml")),
+    ("generic/server", include_str!("../profiles/generic/server.toml")),
+    ("generic/vm", include_str!("../profiles/generic/vm.toml")),
+    ("onie/kvm_x86_64", include_str!("../profiles/onie/kvm_x86_64.toml")),
+];
 
 impl Profile {
-    /// The profile `name`, from `folder` if it has one, else from those that come with Kiln.
-    pub fn load(name: &ProfileName, folder: Option<&Path>) -> Result<Self, ProfileError> {
+    /// The profile `name` for machines of `arch`, from `folder` if it has one, else from those that come
+    /// with Kiln.
+    pub fn load(name: &ProfileName, arch: Arch, folder: Option<&Path>) -> Result<Self, ProfileError> {
         if let Some(folder) = folder {
             let file = folder.join(format!("{name}.toml"));
             if let Ok(text) = std::fs::read_to_string(&file) {
-                return Self::parse(&text, &file);
+                return Self::parse(name, arch, &text, &file);
             }
         }
         match EMBEDDED.iter().find(|(known, _)| *known == name.as_str()) {
-            Some((_, text)) => Self::parse(text, Path::new(&format!("profiles/{name}.toml"))),
+            Some((_, text)) => Self::parse(name, arch, text, Path::new(&format!("profiles/{name}.toml"))),
             None => Err(ProfileError::Unknown { name: name.to_string(), known: Self::embedded().join(", ") }),
         }
     }
 
-    /// Reads a profile; `file` is for messages.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, ProfileError> {
-        toml::from_str(text)
-            .map_err(|e| ProfileError::Invalid { file: file.to_owned(), problem: e.to_string() })
+    /// The profiles that come with Kiln and have `arch`, in order of name.
+    pub fn all(arch: Arch) -> Vec<Self> {
+        let named = EMBEDDED.iter().filter_map(|(name, text)| Some((name.parse().ok()?, *text)));
+        named
+            .filter_map(|(name, text)| Self::parse(&name, arch, text, Path::new(name.as_str())).ok())
+            .collect()
     }
 
     /// Names of the profiles that come with Kiln.
     pub fn embedded() -> Vec<&'static str> {
         EMBEDDED.iter().map(|(name, _)| *name).collect()
-    }
-
-    /// The kernel command line of this hardware.
-    pub fn cmdline(&self) -> String {
-        let mut words = self.kernel.cmdline.clone();
-        words.push(format!("console={},{}n8", self.console.device, self.console.baud));
-        words.join(" ")
     }
 }
 
@@ -159,7 +119,7 @@ impl FromStr for ProfileName {
         let segment = |s: &str| {
             !s.is_empty()
                 && s.len() <= 64
-                && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
         };
         match text.split_once('/') {
             Some((vendor, model)) if segment(vendor) && segment(model) => Ok(Self(text.to_owned())),
@@ -186,26 +146,58 @@ impl From<ProfileName> for String {
 mod tests {
     use super::*;
 
+    fn name(text: &str) -> ProfileName {
+        text.parse().expect(text)
+    }
+
     #[test]
     fn every_profile_that_comes_with_kiln_is_readable() {
-        for name in Profile::embedded() {
-            let profile = Profile::load(&name.parse().expect(name), None).expect(name);
-            assert!(profile.kernel.initrd_modules.iter().any(|m| m == "dm_verity"), "{name}");
-            assert!(profile.cmdline().contains("console="), "{name}");
+        for known in Profile::embedded() {
+            let profile = Profile::load(&name(known), Arch::X86_64, None).expect(known);
+            let modules = &profile.kernel.initrd_modules;
+            for needed in ["dm_verity", "squashfs", "overlay", "loop", "vfat", "ext4", "sd_mod"] {
+                assert!(modules.iter().any(|m| m == needed), "{known} lacks {needed}");
+            }
+            assert!(profile.cmdline().contains("console="), "{known}");
+            assert!(!profile.boot.methods.is_empty() && !profile.matches.is_empty(), "{known}");
         }
+        assert_eq!(Profile::all(Arch::X86_64).len(), EMBEDDED.len());
+    }
+
+    #[test]
+    fn an_architecture_has_its_own_kernel_and_console() {
+        let vm = |arch| Profile::load(&name("generic/vm"), arch, None).expect("known");
+        assert_eq!(vm(Arch::X86_64).kernel.package, "linux-image-cloud-amd64");
+        assert_eq!(vm(Arch::Arm64).kernel.package, "linux-image-cloud-arm64");
+        assert!(vm(Arch::Arm64).cmdline().ends_with("console=ttyAMA0,115200n8"));
+        assert!(!vm(Arch::Arm64).kernel.initrd_modules.contains(&"vmxnet3".to_owned()));
+        let wrong = Profile::load(&name("dell/poweredge-r640"), Arch::Arm64, None).expect_err("no such");
+        assert!(wrong.to_string().contains("for x86_64, and not for arm64"), "{wrong}");
     }
 
     #[test]
     fn an_unknown_profile_names_those_that_exist() {
-        let wrong = Profile::load(&"generic/vmm".parse().expect("a name"), None).expect_err("unknown");
-        assert!(wrong.to_string().contains("generic/vm"), "{wrong}");
+        let wrong = Profile::load(&name("generic/vmm"), Arch::X86_64, None).expect_err("unknown");
+        assert!(wrong.to_string().contains("generic/vm,"), "{wrong}");
     }
 
     #[test]
     fn an_unknown_key_is_told_with_its_line() {
         let text = EMBEDDED[0].1.replace("title", "titel");
-        let wrong = Profile::parse(&text, Path::new("vm.toml")).expect_err("unknown key").to_string();
+        let wrong = Profile::parse(&name("a/b"), Arch::X86_64, &text, Path::new("vm.toml"));
+        let wrong = wrong.expect_err("unknown key").to_string();
         assert!(wrong.contains("titel") && wrong.contains("line"), "{wrong}");
+    }
+
+    #[test]
+    fn a_folder_takes_the_place_of_what_comes_with_kiln() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("generic")).expect("made");
+        let text = EMBEDDED.iter().find(|(n, _)| *n == "generic/vm").expect("known").1;
+        let mine = text.replace("ttyS0", "hvc0");
+        std::fs::write(folder.path().join("generic/vm.toml"), mine).expect("written");
+        let profile = Profile::load(&name("generic/vm"), Arch::X86_64, Some(folder.path())).expect("read");
+        assert_eq!(profile.console.device, "hvc0");
     }
 
     #[test]

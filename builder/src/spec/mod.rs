@@ -94,12 +94,8 @@ impl Spec {
         let (image, _): (ImageSpec, _) = read_toml(&file)?;
         let folder = file.parent().unwrap_or(Path::new("."));
         let images = folder.join("..");
-        let profile = Profile::load(&image.profile, None).map_err(|e| profile_error(&file, &e))?;
-        if profile.arch != image.arch {
-            let problem =
-                format!("profile `{}` is for {}, the image for {}", image.profile, profile.arch, image.arch);
-            return Err(SpecError::whole(&file, problem));
-        }
+        let profile =
+            Profile::load(&image.profile, image.arch, None).map_err(|e| profile_error(&file, &e))?;
         let mut functions = BTreeMap::new();
         for name in &image.functions {
             let loaded = LoadedFunction::load(&images.join("functions"), name)?;
