@@ -1,0 +1,278 @@
+//! The EFI system partition: FAT32 (Microsoft's FAT specification 1.03; UEFI 2.10, section 13.3).
+
+use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
+
+use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
+use kiln_model::Arch;
+use kiln_model::manifest::ImageRef;
+
+use crate::guid::Guid;
+use crate::layout::MIB;
+use crate::window::Window;
+
+/// Bytes that an ESP has at least: FAT32 with clusters of 4 KiB is none below this.
+pub const ESP_FAT_LEAST: u64 = 260 * MIB;
+
+/// Bytes in a cluster.
+const CLUSTER: u32 = 4096;
+
+/// A file for the ESP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFile<'a> {
+    /// Where, with `/` between folders: `EFI/BOOT/BOOTX64.EFI`.
+    pub path: String,
+    /// Its content.
+    pub bytes: &'a [u8],
+}
+
+/// An ESP that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum EspError {
+    /// The device refused, or the file system on it is damaged or full.
+    #[error("ESP: {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Less than FAT32 needs.
+    #[error("ESP: {found} MiB are too few for FAT32; {} MiB are the least", ESP_FAT_LEAST / MIB)]
+    Small {
+        /// Mebibytes there are.
+        found: u64,
+    },
+}
+
+/// Where the firmware looks for a loader when nobody tells it (UEFI 2.10, section 3.5.1.1).
+pub const fn loader_file(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "EFI/BOOT/BOOTX64.EFI",
+        Arch::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
+    }
+}
+
+/// Where the UKI of a slot is. `tries` is what systemd-boot counts down before it takes another one
+/// (systemd's "Automatic Boot Assessment"); none means that the image has proven itself.
+pub fn uki_file(slot: char, image: &ImageRef, tries: Option<u32>) -> String {
+    let counter = tries.map(|n| format!("+{n}")).unwrap_or_default();
+    format!("EFI/Linux/kiln-{slot}-{}-{}{counter}.efi", image.name, image.version)
+}
+
+/// `loader/loader.conf`: no menu and no editor, which would change the command line; newest entry first.
+const LOADER_CONF: &[u8] = b"timeout 0\neditor no\nauto-entries no\nauto-firmware no\n";
+
+/// What is on a new ESP, with the image in `slot`: `loader` (part `loader/systemd-boot.efi`), its settings, and
+/// `uki` (part `uki.efi`) with `tries` tries.
+pub fn boot_files<'a>(
+    arch: Arch,
+    slot: char,
+    image: &ImageRef,
+    tries: Option<u32>,
+    loader: &'a [u8],
+    uki: &'a [u8],
+) -> [BootFile<'a>; 3] {
+    [
+        BootFile { path: loader_file(arch).to_owned(), bytes: loader },
+        BootFile { path: "loader/loader.conf".to_owned(), bytes: LOADER_CONF },
+        BootFile { path: uki_file(slot, image, tries), bytes: uki },
+    ]
+}
+
+/// Makes a FAT32 file system in `range` of `device` and writes `files`. `seed` gives the serial number.
+///
+/// # Errors
+/// What the device says, and a partition that is too small.
+pub fn write_esp<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    sector: u32,
+    seed: &[u8],
+    files: &[BootFile<'_>],
+) -> Result<(), EspError> {
+    let length = range.end.saturating_sub(range.start);
+    if length < ESP_FAT_LEAST {
+        return Err(EspError::Small { found: length / MIB });
+    }
+    let serial = Guid::derived(seed, "serial number of the ESP").0;
+    let options = FormatVolumeOptions::new()
+        .fat_type(FatType::Fat32)
+        .bytes_per_sector(u16::try_from(sector).unwrap_or(512))
+        .bytes_per_cluster(CLUSTER)
+        .volume_id(u32::from_le_bytes([serial[0], serial[1], serial[2], serial[3]]))
+        .volume_label(*b"ESP        ");
+    let failed = |source| EspError::Io { what: "cannot make a file system".to_owned(), source };
+    format_volume(Window::new(&mut *device, range.clone()), options).map_err(failed)?;
+    update_esp(device, range, files, &[])
+}
+
+/// Removes the files `gone` (those there are) and writes `files`, each in a folder that is made if need be.
+///
+/// # Errors
+/// What the device says, and a partition without a FAT file system.
+pub fn update_esp<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    files: &[BootFile<'_>],
+    gone: &[&str],
+) -> Result<(), EspError> {
+    let failed = |what: &str, source| EspError::Io { what: what.to_owned(), source };
+    let file_system = FileSystem::new(Window::new(&mut *device, range), FsOptions::new())
+        .map_err(|e| failed("cannot read the file system", e))?;
+    for path in gone {
+        match file_system.root_dir().remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&format!("cannot remove {path}"), error));
+            }
+            _ => {}
+        }
+    }
+    for file in files {
+        write_file(&file_system, file).map_err(|e| failed(&format!("cannot write {}", file.path), e))?;
+    }
+    file_system.unmount().map_err(|e| failed("cannot finish", e))?;
+    device.flush().map_err(|e| failed("cannot finish", e))
+}
+
+/// The content of a file on the ESP; none when there is no such file.
+///
+/// # Errors
+/// What the device says, and a file of more than `limit` bytes.
+pub fn read_esp_file<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    path: &str,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, EspError> {
+    let failed = |source| EspError::Io { what: format!("cannot read {path}"), source };
+    let file_system = FileSystem::new(Window::new(device, range), FsOptions::new()).map_err(failed)?;
+    let mut bytes = Vec::new();
+    match file_system.root_dir().open_file(path) {
+        Ok(file) => file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if bytes.len() as u64 > limit {
+        return Err(failed(io::Error::other(format!("it has more than {limit} bytes"))));
+    }
+    Ok(Some(bytes))
+}
+
+fn write_file<D: Read + Write + Seek>(
+    file_system: &FileSystem<Window<D>>,
+    file: &BootFile<'_>,
+) -> io::Result<()> {
+    let mut folder = file_system.root_dir();
+    let mut segments = file.path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segments.peek().is_some() {
+            folder = folder.create_dir(segment)?;
+            continue;
+        }
+        let mut out = folder.create_file(segment)?;
+        out.truncate()?;
+        out.write_all(file.bytes)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use kiln_model::{ImageId, Sha256};
+
+    use super::*;
+    use crate::layout::{Kind, Sizes, plan};
+    use crate::table::{Table, write_table};
+
+    fn image() -> ImageRef {
+        let (name, version) = ("edge-router".parse().expect("a name"), "2".parse().expect("a version"));
+        ImageRef { name, version, arch: Arch::X86_64, id: ImageId(Sha256::of(b"image")) }
+    }
+
+    fn disk(file: &std::fs::File) -> Range<u64> {
+        let sizes = Sizes { esp: 300 * MIB, slot: MIB, state: MIB };
+        file.set_len(sizes.disk()).expect("a length");
+        let table = plan(sizes.disk(), 512, sizes, b"seed", &Table::empty()).expect("room");
+        let mut device = file;
+        write_table(&mut device, &table).expect("a table");
+        let esp = table.find(Kind::Esp).expect("an ESP").range.clone();
+        let (loader, uki) = (vec![1; 140_891], vec![2; 9_000_001]);
+        let files = boot_files(Arch::X86_64, 'a', &image(), Some(3), &loader, &uki);
+        write_esp(&mut device, esp.clone(), 512, b"seed", &files).expect("an ESP");
+        esp
+    }
+
+    fn run(program: &str, arguments: &[&str]) -> String {
+        let out = Command::new(program).args(arguments).output();
+        let out = out.unwrap_or_else(|e| panic!("{program}: {e}; run ./setup.sh"));
+        let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        assert!(out.status.success(), "{program} {arguments:?}: {text}");
+        text
+    }
+
+    /// Tools that we did not write find nothing to complain about, and the files that we wrote.
+    #[test]
+    fn sgdisk_fsck_and_mtools_accept_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, part) = (folder.path().join("disk"), folder.path().join("esp"));
+        let file = std::fs::File::create_new(&path).expect("a file");
+        let file = {
+            drop(file);
+            std::fs::File::options().read(true).write(true).open(&path).expect("open")
+        };
+        let esp = disk(&file);
+        let path = path.to_str().expect("text");
+        let said = run("sgdisk", &["-v", "-p", path]);
+        assert!(said.contains("No problems found") && said.contains("kiln-state"), "{said}");
+        let mut window = Window::new(&file, esp.clone());
+        io::copy(&mut window, &mut std::fs::File::create(&part).expect("a file")).expect("copied");
+        run("fsck.vfat", &["-n", "-v", part.to_str().expect("text")]);
+        let at = format!("{path}@@{}", esp.start);
+        let said = run("mdir", &["-/", "-b", "-i", &at, "::"]);
+        for file in ["EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "EFI/Linux/kiln-a-edge-router-2+3.efi"] {
+            assert!(said.contains(file), "{file} is not in {said}");
+        }
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes() {
+        let bytes = || {
+            let file = tempfile::tempfile().expect("a file");
+            disk(&file);
+            let mut all = Vec::new();
+            Window::new(&file, 0..8 * MIB).read_to_end(&mut all).expect("read");
+            Sha256::of(&all)
+        };
+        assert_eq!(bytes(), bytes());
+    }
+
+    #[test]
+    fn a_new_uki_takes_the_place_of_an_old_one() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let esp = disk(&file);
+        let old = uki_file('a', &image(), Some(3));
+        let new = BootFile { path: uki_file('a', &image(), None), bytes: b"new" };
+        let gone = [old.as_str(), "EFI/Linux/never-was.efi"];
+        update_esp(&mut file, esp.clone(), std::slice::from_ref(&new), &gone).expect("updated");
+        let mut read = |path: &str, limit| read_esp_file(&mut file, esp.clone(), path, limit);
+        assert_eq!(read(&new.path, 3).expect("read").as_deref(), Some(&b"new"[..]));
+        assert_eq!(read(&old, 1 << 30).expect("read"), None);
+        assert!(read(&new.path, 2).expect_err("too long").to_string().contains("more than 2 bytes"));
+    }
+
+    #[test]
+    fn an_esp_that_is_too_small_or_full_says_so() {
+        let mut device = io::Cursor::new(vec![0; 1 << 20]);
+        let small = write_esp(&mut device, 0..MIB, 512, b"", &[]).expect_err("too small");
+        assert!(small.to_string().contains("260 MiB are the least"), "{small}");
+        let mut file = tempfile::tempfile().expect("a file");
+        let esp = disk(&file);
+        let bytes = vec![0; 300 << 20];
+        let full = update_esp(&mut file, esp, &[BootFile { path: "x".into(), bytes: &bytes }], &[]);
+        assert!(full.expect_err("full").to_string().contains("cannot write x"));
+    }
+}

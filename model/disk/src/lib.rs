@@ -1,0 +1,26 @@
+//! The A/B disk: an ESP, two slots and a place for state, in a GUID partition table (UEFI 2.10, chapter 5).
+//!
+//! | partition | label | content |
+//! |---|---|---|
+//! | [`Kind::Esp`] | `ESP` | FAT32: systemd-boot, one UKI for each slot |
+//! | [`Kind::SlotA`], [`Kind::SlotB`] | `kiln-a`, `kiln-b` | the bytes of a bundle, from byte 0 |
+//! | [`Kind::State`] | `kiln-state` | the rest of the disk; ext4 when a box has made it |
+//!
+//! [`plan`] is pure: the size of a disk, what is kept of it and a seed come in, a [`Table`] comes out.
+//! [`write_table`] and [`write_esp`] write onto anything that reads, writes and seeks: a file, a block
+//! device, memory. No host tool, no clock and no random number gets in: the same input gives the same bytes.
+
+mod esp;
+mod guid;
+mod layout;
+mod table;
+mod window;
+
+pub use esp::{
+    BootFile, ESP_FAT_LEAST, EspError, boot_files, loader_file, read_esp_file, uki_file, update_esp,
+    write_esp,
+};
+pub use guid::Guid;
+pub use layout::{Kind, LayoutError, MIB, Sizes, plan};
+pub use table::{Partition, Table, TableError, grow_state, read_table, write_table};
+pub use window::Window;

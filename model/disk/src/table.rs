@@ -1,0 +1,185 @@
+//! Reading and writing a GUID partition table (UEFI 2.10, section 5.3).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+use gptman::{GPT, GPTPartitionEntry};
+
+use crate::guid::Guid;
+use crate::layout::{Kind, MIB};
+
+/// A partition table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The disk's own GUID.
+    pub guid: Guid,
+    /// Bytes in a sector: 512 or 4096.
+    pub sector: u32,
+    /// Partitions by number, from 1.
+    pub partitions: BTreeMap<u32, Partition>,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// What it is for.
+    pub type_guid: Guid,
+    /// Which one it is.
+    pub guid: Guid,
+    /// Its label.
+    pub label: String,
+    /// Its bytes on the disk.
+    pub range: Range<u64>,
+    /// Attribute bits.
+    pub attributes: u64,
+}
+
+/// A table that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The device refused.
+    #[error("partition table: {0}")]
+    Io(#[from] io::Error),
+    /// There is none, or both copies are damaged.
+    #[error("partition table: {0}")]
+    Table(#[from] gptman::Error),
+    /// A partition does not begin or end at a sector.
+    #[error("partition table: `{0}` does not begin and end at a sector")]
+    Sector(String),
+    /// The disk has no partition for state.
+    #[error("partition table: there is no `kiln-state`")]
+    NoState,
+}
+
+impl Table {
+    /// An empty table, for a disk of which nothing is kept.
+    pub fn empty() -> Self {
+        Self { guid: Guid([0; 16]), sector: 512, partitions: BTreeMap::new() }
+    }
+
+    /// Our partition of this kind.
+    pub fn find(&self, kind: Kind) -> Option<&Partition> {
+        self.partitions.values().find(|p| Kind::of(p.type_guid, &p.label) == Some(kind))
+    }
+}
+
+/// Reads the table of a device with sectors of `sector` bytes, the second copy when the first is damaged.
+///
+/// # Errors
+/// What the device says, and a device without a table.
+pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
+    let gpt = GPT::read_from(device, u64::from(sector))?;
+    let mut partitions = BTreeMap::new();
+    for (number, entry) in gpt.iter().filter(|(_, entry)| entry.is_used()) {
+        let bytes = |lba: u64| lba.saturating_mul(u64::from(sector));
+        let partition = Partition {
+            type_guid: Guid(entry.partition_type_guid),
+            guid: Guid(entry.unique_partition_guid),
+            label: entry.partition_name.as_str().to_owned(),
+            range: bytes(entry.starting_lba)..bytes(entry.ending_lba.saturating_add(1)),
+            attributes: entry.attribute_bits,
+        };
+        partitions.insert(number, partition);
+    }
+    Ok(Table { guid: Guid(gpt.header.disk_guid), sector, partitions })
+}
+
+/// Writes protective MBR, table and its copy at the device's end.
+///
+/// # Errors
+/// What the device says, and partitions that are not where they may be.
+pub fn write_table<D: Read + Write + Seek>(device: &mut D, table: &Table) -> Result<(), TableError> {
+    let sector = u64::from(table.sector);
+    let mut gpt = GPT::new_from(device, sector, table.guid.0)?;
+    for (number, partition) in &table.partitions {
+        if partition.range.start % sector != 0 || partition.range.end % sector != 0 {
+            return Err(TableError::Sector(partition.label.clone()));
+        }
+        gpt[*number] = GPTPartitionEntry {
+            partition_type_guid: partition.type_guid.0,
+            unique_partition_guid: partition.guid.0,
+            starting_lba: partition.range.start / sector,
+            ending_lba: (partition.range.end / sector).saturating_sub(1),
+            attribute_bits: partition.attributes,
+            partition_name: partition.label.as_str().into(),
+        };
+    }
+    GPT::write_protective_mbr_into(device, sector)?;
+    gpt.write_into(device)?;
+    device.flush()?;
+    Ok(())
+}
+
+/// Gives `kiln-state` the rest of a device that is larger than the image which was written onto it, and puts
+/// the table's copy at the device's end. Gives the table as it is then.
+///
+/// # Errors
+/// What the device says, and a device without our partitions.
+pub fn grow_state<D: Read + Write + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
+    let mut table = read_table(device, sector)?;
+    let end = (device.seek(SeekFrom::End(0))? / MIB).saturating_sub(1) * MIB;
+    let number = table.partitions.iter().find(|(_, p)| Kind::of(p.type_guid, &p.label) == Some(Kind::State));
+    let number = *number.ok_or(TableError::NoState)?.0;
+    let last = table.partitions.iter().filter(|(n, _)| **n != number).map(|(_, p)| p.range.end).max();
+    if let Some(state) = table.partitions.get_mut(&number)
+        && state.range.start >= last.unwrap_or(0)
+        && end > state.range.end
+    {
+        state.range.end = end;
+        write_table(device, &table)?;
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{Sizes, plan};
+
+    const SIZES: Sizes = Sizes { esp: 4 * MIB, slot: 2 * MIB, state: MIB };
+
+    fn disk(bytes: u64, sector: u32) -> (io::Cursor<Vec<u8>>, Table) {
+        let mut device = io::Cursor::new(vec![0; usize::try_from(bytes).expect("small")]);
+        let table = plan(bytes, sector, SIZES, b"seed", &Table::empty()).expect("room");
+        write_table(&mut device, &table).expect("written");
+        (device, table)
+    }
+
+    #[test]
+    fn a_table_comes_back_as_it_was_written() {
+        for sector in [512, 4096] {
+            let (mut device, table) = disk(16 * MIB, sector);
+            assert_eq!(read_table(&mut device, sector).expect("read"), table);
+        }
+    }
+
+    #[test]
+    fn the_second_copy_serves_when_the_first_is_damaged() {
+        let (mut device, table) = disk(16 * MIB, 512);
+        device.get_mut()[512 + 20] ^= 1;
+        assert_eq!(read_table(&mut device, 512).expect("the copy"), table);
+        let end = device.get_ref().len() - 512 + 20;
+        device.get_mut()[end] ^= 1;
+        assert!(read_table(&mut device, 512).is_err());
+    }
+
+    #[test]
+    fn state_grows_with_the_disk_and_nothing_else_moves() {
+        let (device, table) = disk(16 * MIB, 512);
+        let mut bytes = device.into_inner();
+        bytes.resize(32 << 20, 0);
+        let mut device = io::Cursor::new(bytes);
+        let grown = grow_state(&mut device, 512).expect("grown");
+        assert_eq!(grown.find(Kind::State).map(|p| p.range.end), Some(31 * MIB));
+        assert_eq!(grown.find(Kind::SlotB), table.find(Kind::SlotB));
+        assert_eq!(read_table(&mut device, 512).expect("read"), grown);
+    }
+
+    #[test]
+    fn a_disk_without_a_table_says_so() {
+        let mut device = io::Cursor::new(vec![0; 4 << 20]);
+        assert!(matches!(read_table(&mut device, 512), Err(TableError::Table(_))));
+        assert!(grow_state(&mut device, 512).is_err());
+    }
+}
