@@ -51,6 +51,16 @@ impl ContentStore {
             .unwrap_or_else(|| std::env::temp_dir().join("kiln-cache"))
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether there is a file of this digest. [`Self::get`] says whether it is undamaged.
+    pub fn has(&self, digest: &Sha256) -> bool {
+        self.path(digest).is_file()
+    }
+
     /// The bytes of this digest, if they are here and undamaged.
     pub fn get(&self, digest: &Sha256) -> Option<Vec<u8>> {
         let path = self.path(digest);

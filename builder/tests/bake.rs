@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use kiln_builder::bake::{BakeOptions, BakeReport, bake};
+use kiln_builder::bake::{BakeOptions, BakeReport, LockChoice, bake};
 use kiln_builder::contents::Contents;
 use kiln_builder::diff::Diff;
 use kiln_builder::evidence::Origin;
@@ -92,11 +92,10 @@ impl Bench {
 
     /// Puts packages into the cache, and a lock of them beside the spec.
     fn lock(&self, function: &[(&str, &[u8])]) {
-        let builtin: String = ["virtio_pci", "virtio_net", "virtio_blk", "virtio_rng", "vmxnet3", "loop"]
-            .iter()
-            .chain(&["dm_verity", "squashfs", "overlay", "dummy", "vrf", "bonding", "8021q", "vxlan"])
-            .map(|name| format!("kernel/{name}.ko\n"))
-            .collect();
+        let spec = Spec::load(&self.at("images/x")).expect("right");
+        let profile = &spec.profile.kernel;
+        let modules = profile.initrd_modules.iter().chain(&profile.base_modules);
+        let builtin: String = modules.map(|name| format!("kernel/{name}.ko\n")).collect();
         let kernel: &[(&str, &[u8])] =
             &[("./boot/vmlinuz-6.1", b"kernel"), ("./lib/modules/6.1/modules.builtin", builtin.as_bytes())];
         let loader: &[(&str, &[u8])] =
@@ -104,7 +103,6 @@ impl Bench {
         // Debian's names of files begin with `./`.
         let function: Vec<_> = function.iter().map(|(p, b)| (p.trim_start_matches('/'), *b)).collect();
         let packages = [("kernel", kernel), ("loader", loader), ("fn/f", &function)];
-        let spec = Spec::load(&self.at("images/x")).expect("right");
         let store = ContentStore::open(&self.at("cache")).expect("a store");
         let locked = |(root, files): &(&str, &[(&str, &[u8])])| {
             let bytes = deb(files);
@@ -127,7 +125,8 @@ impl Bench {
     fn options(&self) -> BakeOptions {
         BakeOptions {
             spec: self.at("images/x"),
-            update: false,
+            lock: LockChoice::Beside,
+            offline: true,
             agent: self.at("agent"),
             trust: self.at("fleet/trust"),
             keys: self.at("fleet/keys"),
@@ -220,6 +219,20 @@ fn what_cannot_work_is_told_before_anything_is_written() {
 
     std::fs::remove_file(bench.at("images/x/image.lock")).expect("removed");
     assert!(bench.refused(&options).contains("--update"));
+}
+
+#[test]
+fn offline_every_missing_input_is_told_at_once() {
+    let bench = Bench::new();
+    let elsewhere = BakeOptions { cache: bench.at("empty"), ..bench.options() };
+    let message = bench.refused(&elsewhere);
+    assert!(message.contains("3 of 3 inputs are not in") && message.contains("kernel 1"), "{message}");
+    assert!(message.contains("kiln archive import"), "{message}");
+    // What is damaged is not there either.
+    let lock = std::fs::read_to_string(bench.at("images/x/image.lock")).expect("a lock");
+    let digest = lock.split("sha256 = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a digest");
+    std::fs::write(bench.at("cache/sha256").join(digest), "x").expect("damaged");
+    assert!(bench.refused(&bench.options()).contains("1 of 1 inputs are not in"));
 }
 
 #[test]

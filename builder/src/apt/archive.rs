@@ -1,7 +1,7 @@
 //! Fetches releases, indices and packages. Everything is checked against a digest before it is kept.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +16,8 @@ use crate::store::{ContentStore, StoreError};
 const RELEASE_LIMIT: u64 = 8 << 20;
 /// Bytes that an index may have, packed and unpacked.
 const INDEX_LIMIT: u64 = 512 << 20;
+/// Missing inputs that a message names.
+const NAMED: usize = 5;
 
 /// Debian's archive, over HTTP and through the cache.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub struct Archive {
     agent: ureq::Agent,
     sources: Vec<Source>,
     store: ContentStore,
+    offline: bool,
 }
 
 /// Why something could not be fetched.
@@ -88,6 +91,21 @@ pub enum ArchiveError {
         /// What each source answered.
         tried: String,
     },
+    /// Nothing may be fetched, and it is not here.
+    #[error(
+        "{missing} of {of} inputs are not in {folder}: {names}; bake once without `--offline`, or carry them over \
+         with `kiln archive export` and `kiln archive import`", folder = .folder.display()
+    )]
+    NotHere {
+        /// Where they were looked for.
+        folder: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// Of how many.
+        of: usize,
+        /// The first of them.
+        names: String,
+    },
     /// The cache failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,7 +144,39 @@ impl Archive {
         {
             config = config.proxy(Some(proxy));
         }
-        (Self { agent: config.build().new_agent(), sources: debian, store }, notes)
+        (Self { agent: config.build().new_agent(), sources: debian, store, offline: false }, notes)
+    }
+
+    /// Nothing but what `store` has: no network is asked, and nothing of the host is read.
+    pub fn offline(store: ContentStore) -> Self {
+        let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
+        Self { agent, sources: Vec::new(), store, offline: true }
+    }
+
+    /// When this is offline: whether all of `wanted` (names and digests) is here. Every name that is
+    /// missing is told at once.
+    pub fn check_offline(
+        &self,
+        wanted: impl IntoIterator<Item = (String, Sha256)>,
+    ) -> Result<(), ArchiveError> {
+        if !self.offline {
+            return Ok(());
+        }
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let missing =
+            wanted.iter().filter(|(_, digest)| !self.store.has(digest)).map(|(name, _)| name.as_str());
+        let missing: Vec<&str> = missing.collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let more = missing.len().saturating_sub(NAMED);
+        let and_more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Err(ArchiveError::NotHere {
+            folder: self.store.folder().to_owned(),
+            missing: missing.len(),
+            of: wanted.len(),
+            names: missing[..missing.len().min(NAMED)].join(", ") + &and_more,
+        })
     }
 
     /// Everything that the sources have for `arch`, and the date of the newest release.
@@ -154,6 +204,7 @@ impl Archive {
         if let Some(bytes) = self.store.get(wanted.sha256) {
             return Ok(bytes);
         }
+        self.check_offline([(wanted.name.to_owned(), *wanted.sha256)])?;
         if self.sources.is_empty() {
             return Err(ArchiveError::NoSources);
         }

@@ -17,6 +17,7 @@ use kiln_model::manifest::{ImageRef, ManifestKind};
 use kiln_model::{Format, ImageVersion, Manifest, PartName, Sha256};
 
 pub use error::BakeError;
+pub use packages::{LockUpdate, plan_update};
 
 use crate::spec::Spec;
 use crate::store::{ContentStore, write_whole};
@@ -27,8 +28,10 @@ pub struct BakeOptions {
     /// `image.toml`, or the folder that it is in. Its `image.lock` is beside it, and its functions are
     /// in `../functions`.
     pub spec: PathBuf,
-    /// Resolve packages anew and write `image.lock`, instead of obeying it.
-    pub update: bool,
+    /// Which lock is obeyed.
+    pub lock: LockChoice,
+    /// Whether packages come from the cache alone: no network is asked and no apt configuration is read.
+    pub offline: bool,
     /// The static `kiln-agent` for the image's architecture.
     pub agent: PathBuf,
     /// Folder with `root.json` and `director.json`, which go into the initrd.
@@ -41,6 +44,18 @@ pub struct BakeOptions {
     pub version: Option<ImageVersion>,
     /// Where downloads and finished parts are kept; [`ContentStore::default_folder`] is a good place.
     pub cache: PathBuf,
+}
+
+/// Which lock a bake obeys.
+#[derive(Debug, Clone, Default)]
+pub enum LockChoice {
+    /// `image.lock` beside the spec.
+    #[default]
+    Beside,
+    /// A new one. It takes its place beside the spec when the bundle is whole.
+    New(LockUpdate),
+    /// The one of a bundle that is built again. Nothing is written beside the spec.
+    Given(Vec<u8>),
 }
 
 /// What a bake tells while it works.
@@ -72,8 +87,6 @@ pub struct BakeReport {
     pub parts: Vec<PartReport>,
     /// How long each step took, in order.
     pub timings: Vec<(String, Duration)>,
-    /// What `--update` changed in the lock, one line each.
-    pub lock_changes: Vec<String>,
 }
 
 /// One part of a baked set.
@@ -100,9 +113,10 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
     let store = ContentStore::open(&options.cache)?;
 
-    progress(Progress::Step(if options.update { "resolve packages" } else { "read image.lock" }.to_owned()));
-    let (archive, locked) = packages::lock(&spec, options.update, &store, progress)?;
-    clock.lap(if options.update { "resolve" } else { "lock" });
+    progress(Progress::Step("read image.lock".to_owned()));
+    let locked = packages::lock(&spec, &options.lock)?;
+    clock.lap("lock");
+    let archive = packages::archive(options.offline, &store)?;
     progress(Progress::Step(format!("fetch {} packages", locked.lock.packages.len())));
     let fetched = packages::fetch(&archive, &locked.lock, progress)?;
     clock.lap("fetch");
@@ -124,7 +138,7 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     let bundle = options.output.join(image.bundle_file());
     let parts = built.iter().map(|part| (part.name.clone(), part.bytes.as_slice()));
     kiln_signing::bundle::write_bundle(&bundle, &envelope, &locked.bytes, parts)?;
-    if options.update {
+    if let LockChoice::New(_) = options.lock {
         write_whole(&spec.lock_file(), &locked.bytes)?;
     }
     clock.lap("sign and write");
@@ -136,7 +150,6 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
         image,
         parts: built.iter().map(report).collect(),
         timings: clock.laps,
-        lock_changes: locked.changes,
     })
 }
 

@@ -1,87 +1,126 @@
 //! From the spec's roots to a lock, and from a lock to bytes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use kiln_model::{Format, Sha256};
 
-use super::{BakeError, Progress, Tell};
+use super::{BakeError, LockChoice, Progress, Tell};
 use crate::apt::archive::Wanted;
+use crate::apt::index::Universe;
 use crate::apt::sources::read_sources;
 use crate::apt::{Archive, ArchiveError};
-use crate::lock::{Lock, LockedPackage};
+use crate::lock::{Lock, LockedPackage, RootLock};
 use crate::resolve::{Request, resolve};
 use crate::spec::Spec;
 use crate::store::ContentStore;
 
+/// Where the host's apt is configured.
+const APT: &str = "/etc/apt";
+
 /// Bytes of packages by digest.
 pub type Fetched = BTreeMap<Sha256, Vec<u8>>;
 
-/// A lock, its bytes, and what is new in it.
+/// A lock and its bytes.
 pub struct Locked {
     /// The lock.
     pub lock: Lock,
     /// `image.lock` as it goes into the bundle.
     pub bytes: Vec<u8>,
-    /// What changed, a line each.
+}
+
+/// A new lock that nothing has obeyed yet.
+#[derive(Debug, Clone)]
+pub struct LockUpdate {
+    /// `image.lock` as it will be written.
+    pub bytes: Vec<u8>,
+    /// Where it will be written.
+    pub file: PathBuf,
+    /// What is different from the lock that is there, a line each.
     pub changes: Vec<String>,
+    /// Whether a lock is there that it takes the place of.
+    pub replaces: bool,
 }
 
 /// Downloads at the same time: archives are far away more often than they are slow.
 const DOWNLOADS: usize = 6;
 
-/// The lock of a spec: the one beside it, or with `update` a new one.
-pub fn lock(
-    spec: &Spec,
-    update: bool,
-    store: &ContentStore,
-    tell: Tell<'_>,
-) -> Result<(Archive, Locked), BakeError> {
-    let sources = read_sources(Path::new("/etc/apt"))?;
-    let (archive, notes) = Archive::new(sources, store.clone());
-    let (file, roots) = (spec.lock_file(), spec.roots());
-    if !update {
-        let (lock, bytes) = Lock::load(&file)?;
-        lock.check(spec.image.arch, &roots, &file)?;
-        return Ok((archive, Locked { lock, bytes, changes: Vec::new() }));
-    }
+/// Resolves a spec's packages anew. Nothing is written but downloads into the cache.
+pub fn plan_update(
+    spec: &Path,
+    cache: &Path,
+    tell: &(dyn Fn(Progress) + Sync),
+) -> Result<LockUpdate, BakeError> {
+    let spec = Spec::load(spec)?;
+    let store = ContentStore::open(cache)?;
+    let (archive, notes) = Archive::new(read_sources(Path::new(APT))?, store);
     notes.into_iter().for_each(|note| tell(Progress::Note(note)));
-    let old = Lock::load(&file).ok().map(|(lock, _)| lock);
+    tell(Progress::Step("resolve packages".to_owned()));
+    let (file, roots) = (spec.lock_file(), spec.roots());
     let (universe, date) = archive.universe(spec.image.arch, Timestamp::now())?;
+    let packages = resolved(&universe, &roots)?;
+    let epoch = u32::try_from(date.as_second()).unwrap_or(0);
+    let lock = Lock { format: Format, arch: spec.image.arch, epoch, roots, packages };
+    // A lock that cannot be read is replaced as a whole.
+    let old = Lock::load(&file).ok().map(|(lock, _)| lock);
+    let changes = lock.changes_since(old.as_ref());
+    let bytes = lock.to_bytes()?;
+    Ok(LockUpdate { bytes, changes, replaces: file.exists(), file })
+}
+
+/// The lock that a bake obeys.
+pub fn lock(spec: &Spec, choice: &LockChoice) -> Result<Locked, BakeError> {
+    let file = spec.lock_file();
+    let (lock, bytes) = match choice {
+        LockChoice::Beside => Lock::load(&file)?,
+        LockChoice::New(LockUpdate { bytes, .. }) | LockChoice::Given(bytes) => {
+            (Lock::parse(bytes, &file)?, bytes.clone())
+        }
+    };
+    lock.check(spec.image.arch, &spec.roots(), &file)?;
+    Ok(Locked { lock, bytes })
+}
+
+/// Where packages come from.
+pub fn archive(offline: bool, store: &ContentStore) -> Result<Archive, BakeError> {
+    match offline {
+        true => Ok(Archive::offline(store.clone())),
+        false => Ok(Archive::new(read_sources(Path::new(APT))?, store.clone()).0),
+    }
+}
+
+fn resolved(
+    universe: &Universe,
+    roots: &BTreeMap<String, RootLock>,
+) -> Result<Vec<LockedPackage>, BakeError> {
     let mut packages: BTreeMap<(String, String), LockedPackage> = BTreeMap::new();
-    for (root, asks) in &roots {
+    for (root, asks) in roots {
         let request = Request { root, packages: &asks.packages, assumed: &asks.assumed };
-        for chosen in resolve(&universe, &request)? {
+        for chosen in resolve(universe, &request)? {
             let package = chosen.package;
-            let locked =
-                packages.entry((package.name.clone(), package.version.to_string())).or_insert_with(|| {
-                    LockedPackage {
-                        name: package.name,
-                        version: package.version.to_string(),
-                        arch: package.arch,
-                        suite: package.suite,
-                        path: package.path,
-                        size: package.size,
-                        sha256: package.sha256,
-                        roots: BTreeMap::new(),
-                    }
-                });
+            let key = (package.name.clone(), package.version.to_string());
+            let locked = packages.entry(key).or_insert_with(|| LockedPackage {
+                name: package.name,
+                version: package.version.to_string(),
+                arch: package.arch,
+                suite: package.suite,
+                path: package.path,
+                size: package.size,
+                sha256: package.sha256,
+                roots: BTreeMap::new(),
+            });
             locked.roots.insert(root.clone(), chosen.wanted_by.unwrap_or_default());
         }
     }
-    let epoch = u32::try_from(date.as_second()).unwrap_or(0);
-    let packages = packages.into_values().collect();
-    let lock = Lock { format: Format, arch: spec.image.arch, epoch, roots, packages };
-    let changes = lock.changes_since(old.as_ref());
-    let bytes = lock.to_bytes()?;
-    Ok((archive, Locked { lock, bytes, changes }))
+    Ok(packages.into_values().collect())
 }
 
 /// The bytes of every locked package.
 pub fn fetch(archive: &Archive, lock: &Lock, tell: Tell<'_>) -> Result<Fetched, ArchiveError> {
+    archive.check_offline(lock.packages.iter().map(|p| (format!("{} {}", p.name, p.version), p.sha256)))?;
     let total = lock.packages.iter().map(|p| p.size).sum();
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
     let fetched = Mutex::new(Ok(Fetched::new()));

@@ -1,9 +1,12 @@
 //! `kiln bake`: from a spec to a signed bundle.
 
 use std::env;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use kiln_builder::bake::{BakeOptions, BakeReport, Progress as BakeProgress, bake};
+use kiln_builder::bake::{
+    BakeOptions, BakeReport, LockChoice, LockUpdate, Progress as BakeProgress, bake, plan_update,
+};
 use kiln_builder::spec::Spec;
 use kiln_builder::store::ContentStore;
 use kiln_model::ImageVersion;
@@ -19,14 +22,25 @@ use crate::show::{self, bytes, span};
 #[command(after_help = "\
 Example:
   kiln bake edge-router
-  kiln bake images/edge-router/image.toml --update
+  kiln bake edge-router --update --dry-run    # what would be locked now
+  kiln bake edge-router --update --yes
+  kiln bake edge-router --offline             # from the cache alone
   kiln bake edge-router --explain")]
 pub struct Args {
     /// image.toml, the folder it is in, or the name of one of the fleet's images
     spec: PathBuf,
-    /// Resolve packages anew and write image.lock, instead of obeying it
+    /// Resolve packages anew, show what changes, ask, and write image.lock instead of obeying it
     #[arg(long)]
     update: bool,
+    /// With --update: show what would change, and change and bake nothing
+    #[arg(long, requires = "update", conflicts_with = "yes")]
+    dry_run: bool,
+    /// With --update: do not ask
+    #[arg(long, short, requires = "update")]
+    yes: bool,
+    /// Ask no network and read nothing of apt's: every locked byte comes from the cache
+    #[arg(long, conflicts_with = "update")]
+    offline: bool,
     /// Bake nothing: print every value of the spec with the line that set it (table or json)
     #[arg(
         long,
@@ -58,33 +72,74 @@ pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
         let settings = Spec::load(&spec)?.explain()?;
         return show::print(Output { output }, settings.as_slice(), show::evidence::settings);
     }
+    let cache = args.cache.clone().unwrap_or_else(ContentStore::default_folder);
+    let lock = match args.update {
+        true => match update(&spec, &cache, &args)? {
+            Some(update) => LockChoice::New(update),
+            None => return Ok(()),
+        },
+        false => LockChoice::Beside,
+    };
     let options = BakeOptions {
         spec,
-        update: args.update,
+        lock,
+        offline: args.offline,
         agent: find_agent(args.agent)?,
         trust: fleet.kiln.trust.clone(),
         keys: fleet.kiln.keys.clone(),
         output: args.to.unwrap_or_else(|| fleet.bundles()),
         version: args.version,
-        cache: args.cache.unwrap_or_else(ContentStore::default_folder),
+        cache,
     };
     std::fs::create_dir_all(&options.output)?;
     let progress = Progress::start();
-    let report = bake(&options, &|told| match told {
-        BakeProgress::Step(step) => progress.step(&step),
-        BakeProgress::Download { done, total } => progress.download(done, total),
-        BakeProgress::Note(note) => progress.note(&note),
-    })?;
+    let report = bake(&options, &|told| tell(&progress, told))?;
     drop(progress);
     print!("{}", summary(&report));
     Ok(())
 }
 
+/// Says what the baker says.
+pub(super) fn tell(progress: &Progress, told: BakeProgress) {
+    match told {
+        BakeProgress::Step(step) => progress.step(&step),
+        BakeProgress::Download { done, total } => progress.download(done, total),
+        BakeProgress::Note(note) => progress.note(&note),
+    }
+}
+
+/// The new lock, if it is wanted; what it changes is shown first.
+fn update(spec: &Path, cache: &Path, args: &Args) -> Result<Option<LockUpdate>, Failure> {
+    let progress = Progress::start();
+    let update = plan_update(spec, cache, &|told| tell(&progress, told))?;
+    drop(progress);
+    for change in &update.changes {
+        println!("image.lock: {change}");
+    }
+    if update.changes.is_empty() {
+        println!("image.lock: nothing changes");
+    }
+    if args.dry_run {
+        return Ok(None);
+    }
+    // A first lock takes nothing away, and neither does one that is the same.
+    if args.yes || !update.replaces || update.changes.is_empty() {
+        return Ok(Some(update));
+    }
+    if !io::stdin().is_terminal() {
+        let changes = update.changes.len();
+        return Err(Failure::new(format!("{} would change in {changes} places", update.file.display()))
+            .help("say --yes to take the new lock, or --dry-run to only look"));
+    }
+    print!("Write {} and bake? [y/N] ", update.file.display());
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes").then_some(update))
+}
+
 fn summary(report: &BakeReport) -> String {
     let mut out = String::new();
-    for change in &report.lock_changes {
-        out += &format!("image.lock: {change}\n");
-    }
     for part in &report.parts {
         let cached = if part.cached { "  (from the cache)" } else { "" };
         out += &format!("{:<20} {:>9}{cached}\n", part.name, bytes(part.size));
@@ -98,7 +153,7 @@ fn summary(report: &BakeReport) -> String {
     out + &format!("{}  {}  {}\n", report.image, bytes(report.bundle_size), report.bundle.display())
 }
 
-fn find_spec(given: &Path, fleet: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn find_spec(given: &Path, fleet: &Path) -> Result<PathBuf, Failure> {
     if given.exists() {
         return Ok(given.to_owned());
     }
@@ -114,7 +169,7 @@ fn find_spec(given: &Path, fleet: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Beside this program, or where a build of this repository puts it.
-fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(super) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let here = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     let built = format!("../{}-unknown-linux-gnu/agent/kiln-agent", env::consts::ARCH);
     let candidates = match given {
