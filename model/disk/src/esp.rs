@@ -11,6 +11,8 @@ use crate::guid::Guid;
 use crate::layout::MIB;
 use crate::window::Window;
 
+mod dots;
+
 /// Bytes that an ESP has at least: FAT32 with clusters of 4 KiB is none below this.
 pub const ESP_FAT_LEAST: u64 = 260 * MIB;
 
@@ -118,7 +120,7 @@ pub fn update_esp<D: Read + Write + Seek>(
     gone: &[&str],
 ) -> Result<(), EspError> {
     let failed = |what: &str, source| EspError::Io { what: what.to_owned(), source };
-    let file_system = FileSystem::new(Window::new(&mut *device, range), FsOptions::new())
+    let file_system = FileSystem::new(Window::new(&mut *device, range.clone()), FsOptions::new())
         .map_err(|e| failed("cannot read the file system", e))?;
     for path in gone {
         match file_system.root_dir().remove(path) {
@@ -132,6 +134,7 @@ pub fn update_esp<D: Read + Write + Seek>(
         write_file(&file_system, file).map_err(|e| failed(&format!("cannot write {}", file.path), e))?;
     }
     file_system.unmount().map_err(|e| failed("cannot finish", e))?;
+    dots::mend(&mut Window::new(&mut *device, range)).map_err(|e| failed("cannot finish", e))?;
     device.flush().map_err(|e| failed("cannot finish", e))
 }
 
