@@ -134,7 +134,7 @@ impl Holder {
             self.server.child = Some(self.spawn("TERM", command, self.files.dir(), log)?);
         }
         for number in 0..self.plan.topology.machines.len() {
-            machine::prepare(&self.files, &self.plan.tools, &self.plan.topology.machines[number])?;
+            machine::prepare(&self.files, &self.plan.topology.machines[number])?;
             self.machines.push(Slot::default());
             self.power_on(number)?;
         }
@@ -244,8 +244,9 @@ impl Holder {
         }
         let machine = &self.plan.topology.machines[number];
         let dir = self.files.machine(machine.name.as_str());
-        let mut command = vec![self.plan.tools.qemu.clone()];
-        let args = machine::arguments(&self.plan.tools, self.plan.accel, number, machine);
+        let mut command: Vec<PathBuf> =
+            self.plan.tools.qemu.get(&machine.arch).cloned().into_iter().collect();
+        let args = machine::arguments(self.plan.accel, number, machine);
         fs::write(dir.join("qemu.args"), args.join("\n")).map_err(LabError::file("write", &dir))?;
         command.extend(args.into_iter().map(PathBuf::from));
         let log = File::options().create(true).append(true).open(dir.join("qemu.log"));

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kiln_model::Arch;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::console;
@@ -17,6 +18,7 @@ use crate::control::{self, Ask, PowerAction, Status};
 use crate::error::LabError;
 use crate::files::Files;
 use crate::holder::{self, Plan};
+use crate::machine::Accel;
 use crate::probe;
 use crate::tools::{self, Tools};
 use crate::topology::Topology;
@@ -74,7 +76,10 @@ impl Lab {
         tools::check_tun()?;
         let namespaces = namespaces(&tools)?;
         this.remove_leftovers()?;
-        let verdict = probe::accel(&tools.qemu);
+        let verdict = match tools.qemu.get(&Arch::X86_64) {
+            Some(qemu) => probe::accel(qemu),
+            None => probe::Verdict { accel: Accel::Tcg, why: "no machine is of this host's kind".to_owned() },
+        };
         say(&format!("machines run on {}: {}", verdict.accel.as_str(), verdict.why));
         let server = up.server.as_ref().map(|server| server.command.clone());
         let plan = Plan { topology: up.topology, tools, accel: verdict.accel, server };

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use kiln_model::Arch;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 use crate::files::Files;
 use crate::network;
-use crate::tools::Tools;
+use crate::tools;
 use crate::topology::{Firmware, MachineTopology};
 
 /// Who executes the machines' instructions.
@@ -38,26 +39,41 @@ pub const MONITOR: &str = "qmp.sock";
 /// The serial console's log within a machine's folder.
 const CONSOLE: &str = "console.log";
 
-/// Makes the machine's folder. The firmware's variables are kept for as long as the lab is up, like
-/// those of a real box.
-pub fn prepare(files: &Files, tools: &Tools, machine: &MachineTopology) -> Result<(), LabError> {
+/// The disk within a machine's folder.
+const DISK: &str = "disk.raw";
+
+/// Makes the machine's folder. The firmware's variables and the disk are kept for as long as the lab is up,
+/// like those of a real box.
+pub fn prepare(files: &Files, machine: &MachineTopology) -> Result<(), LabError> {
     let dir = files.machine(machine.name.as_str());
     fs::create_dir_all(&dir).map_err(LabError::file("create", &dir))?;
-    if machine.firmware == Firmware::Uefi {
-        let vars = dir.join(VARS);
-        fs::copy(&tools.ovmf_vars, &vars).map_err(LabError::file("write", &vars))?;
+    if machine.firmware.is_uefi() {
+        let empty = Path::new(tools::uefi(machine).vars);
+        copy(machine.secure_boot.as_deref().unwrap_or(empty), &dir.join(VARS))?;
     }
-    Ok(())
+    let Some(disk) = &machine.disk else { return Ok(()) };
+    let file = dir.join(DISK);
+    if let Some(image) = &disk.image {
+        return copy(image, &file);
+    }
+    let bytes = u64::from(disk.size_mib.unwrap_or_default()) << 20;
+    let blank = fs::File::create(&file).and_then(|file| file.set_len(bytes));
+    blank.map_err(LabError::file("make the disk", &file))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
+    fs::copy(from, to).map(drop).map_err(LabError::file("copy", from))
 }
 
 /// QEMU's arguments for machine number `number`. Paths are relative to the machine's folder, where it
 /// is started: a socket's path must be short (unix(7)).
-pub fn arguments(tools: &Tools, accel: Accel, number: usize, machine: &MachineTopology) -> Vec<String> {
+pub fn arguments(accel: Accel, number: usize, machine: &MachineTopology) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
     add("-name", machine.name.to_string());
-    add("-machine", format!("q35,accel={}", accel.as_str()));
-    add("-cpu", "max".to_owned());
+    for (flag, value) in board(accel, machine) {
+        add(flag, value);
+    }
     add("-m", machine.memory_mib.to_string());
     add("-display", "none".to_owned());
     add("-nodefaults", String::new());
@@ -66,9 +82,19 @@ pub fn arguments(tools: &Tools, accel: Accel, number: usize, machine: &MachineTo
     add("-qmp", format!("unix:{MONITOR},server=on,wait=off"));
     add("-object", "rng-builtin,id=rng".to_owned());
     add("-device", "virtio-rng-pci,rng=rng,romfile=".to_owned());
-    if machine.firmware == Firmware::Uefi {
-        add("-drive", pflash(0, &tools.ovmf_code, ",readonly=on"));
-        add("-drive", pflash(1, Path::new(VARS), ""));
+    let smbios: String = machine.smbios().map(|(name, text)| format!(",{name}={}", escaped(text))).collect();
+    if !smbios.is_empty() {
+        add("-smbios", format!("type=1{smbios}"));
+    }
+    if machine.firmware.is_uefi() {
+        add("-drive", pflash(0, tools::uefi(machine).code, ",readonly=on"));
+        add("-drive", pflash(1, VARS, ""));
+    }
+    if machine.disk.is_some() {
+        // Nothing is flushed: what a host's crash loses of a lab is lost with the lab.
+        add("-drive", format!("if=none,id=disk,format=raw,file={DISK},cache=unsafe,discard=unmap"));
+        let first = if machine.firmware == Firmware::Disk { 0 } else { 1 };
+        add("-device", format!("virtio-blk-pci,drive=disk,serial={}-disk,bootindex={first}", machine.name));
     }
     for nic in 0..=machine.links.len() {
         add(
@@ -81,14 +107,46 @@ pub fn arguments(tools: &Tools, accel: Accel, number: usize, machine: &MachineTo
     args
 }
 
-fn pflash(unit: u8, file: &Path, more: &str) -> String {
-    format!("if=pflash,format=raw,unit={unit},file={}{more}", file.display())
+/// Main board, processor, and what its firmware is told.
+fn board(accel: Accel, machine: &MachineTopology) -> Vec<(&'static str, String)> {
+    let mut board = match machine.arch {
+        Arch::X86_64 => {
+            // Secure variables are written in system management mode only.
+            let smm = if machine.secure_boot.is_some() { ",smm=on" } else { "" };
+            vec![("-machine", format!("q35,accel={}{smm}", accel.as_str())), ("-cpu", "max".to_owned())]
+        }
+        // `max` spends most of its time on pointer authentication.
+        Arch::Arm64 => {
+            vec![("-machine", "virt,accel=tcg".to_owned()), ("-cpu", "cortex-a72".to_owned())]
+        }
+    };
+    if machine.secure_boot.is_some() {
+        board.push(("-global", "driver=cfi.pflash01,property=secure,value=on".to_owned()));
+        board.push(("-global", "ICH9-LPC.disable_s3=1".to_owned()));
+    }
+    if machine.firmware == Firmware::UefiHttp {
+        // Else it tries PXE over IPv4 and IPv6 first, for minutes.
+        for version in [4, 6] {
+            let name = format!("name=opt/org.tianocore/IPv{version}PXESupport,string=no");
+            board.push(("-fw_cfg", name));
+        }
+    }
+    board
 }
 
-/// OVMF has a driver for the card; SeaBIOS boots through the ROM that the card brings by default.
+/// QEMU splits options at commas, and takes two for one.
+fn escaped(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn pflash(unit: u8, file: &str, more: &str) -> String {
+    format!("if=pflash,format=raw,unit={unit},file={file}{more}")
+}
+
+/// UEFI has a driver for the card; SeaBIOS boots through the ROM that the card brings by default.
 fn nic_device(machine: &MachineTopology, nic: usize) -> String {
     let rom = if machine.firmware == Firmware::Bios && nic == 0 { "" } else { ",romfile=" };
-    let boot = if nic == 0 { ",bootindex=0" } else { "" };
+    let boot = if nic == 0 && machine.firmware != Firmware::Disk { ",bootindex=0" } else { "" };
     format!("virtio-net-pci,netdev=net{nic},mac={}{rom}{boot}", machine.nic_mac(nic))
 }
 
@@ -97,35 +155,79 @@ mod tests {
     use super::*;
     use crate::topology::Topology;
 
-    fn tools() -> Tools {
-        Tools {
-            qemu: "/usr/bin/qemu-system-x86_64".into(),
-            ip: "/usr/sbin/ip".into(),
-            unshare: "/usr/bin/unshare".into(),
-            setpriv: "/usr/bin/setpriv".into(),
-            ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
-            ovmf_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
-        }
+    /// The arguments of r2 of the edge pair, when its topology has another line.
+    fn with(line: &str) -> String {
+        let text = Topology::EDGE_PAIR.replace("links =", &format!("{line}\nlinks ="));
+        let topology = Topology::parse("t", &text).expect("valid");
+        arguments(Accel::Kvm, 1, &topology.machines[1]).join(" ")
     }
 
     #[test]
     fn a_machine_boots_from_its_first_card_and_may_reboot() {
-        let topology = Topology::parse("t", Topology::EDGE_PAIR).expect("valid");
-        let args = arguments(&tools(), Accel::Tcg, 1, &topology.machines[1]).join(" ");
-        assert!(args.contains("q35,accel=tcg"), "{args}");
+        let args = with("");
+        assert!(args.contains("q35,accel=kvm -cpu max"), "{args}");
         assert!(args.contains("netdev=net0,mac=52:54:00:77:00:12,romfile=,bootindex=0"), "{args}");
         assert!(args.contains("ifname=tap1-1"), "{args}");
         assert!(args.contains("unit=0,file=/usr/share/OVMF/OVMF_CODE_4M.fd,readonly=on"), "{args}");
-        assert!(!args.contains("-no-reboot"), "{args}");
+        assert!(!args.contains("-no-reboot") && !args.contains("PXESupport"), "{args}");
     }
 
     #[test]
     fn a_bios_machine_has_a_boot_rom_and_no_flash() {
-        let text = Topology::EDGE_PAIR.replace("links =", "firmware = \"bios\"\nlinks =");
-        let topology = Topology::parse("t", &text).expect("valid");
-        let args = arguments(&tools(), Accel::Kvm, 0, &topology.machines[0]).join(" ");
+        let args = with("firmware = \"bios\"");
         assert!(!args.contains("pflash"), "{args}");
-        assert!(args.contains("mac=52:54:00:77:00:11,bootindex=0"), "{args}");
-        assert!(args.contains("mac=52:54:00:77:01:11,romfile="), "{args}");
+        assert!(args.contains("mac=52:54:00:77:00:12,bootindex=0"), "{args}");
+        assert!(args.contains("mac=52:54:00:77:01:12,romfile="), "{args}");
+    }
+
+    #[test]
+    fn http_boot_does_not_wait_for_pxe() {
+        let args = with("firmware = \"uefi-http\"");
+        assert!(args.contains("opt/org.tianocore/IPv4PXESupport,string=no"), "{args}");
+        assert!(args.contains("opt/org.tianocore/IPv6PXESupport,string=no"), "{args}");
+    }
+
+    #[test]
+    fn a_disk_machine_asks_no_network_and_others_boot_their_disk_last() {
+        let args = with("firmware = \"disk\"\ndisk = { size_mib = 64 }");
+        assert!(args.contains("virtio-blk-pci,drive=disk,serial=r2-disk,bootindex=0"), "{args}");
+        assert!(args.contains("mac=52:54:00:77:00:12,romfile= "), "{args}");
+        let args = with("disk = { size_mib = 64 }");
+        assert!(args.contains("drive=disk,serial=r2-disk,bootindex=1"), "{args}");
+    }
+
+    #[test]
+    fn an_arm_machine_is_translated_and_has_its_own_firmware() {
+        let args = with("arch = \"arm64\"");
+        assert!(args.contains("virt,accel=tcg -cpu cortex-a72"), "{args}");
+        assert!(args.contains("/usr/share/AAVMF/AAVMF_CODE.fd"), "{args}");
+    }
+
+    #[test]
+    fn secure_boot_has_its_own_firmware_and_guards_its_variables() {
+        let args = with("secure_boot = \"keys.fd\"");
+        assert!(args.contains("smm=on") && args.contains("OVMF_CODE_4M.secboot.fd"), "{args}");
+        assert!(args.contains("property=secure,value=on"), "{args}");
+    }
+
+    #[test]
+    fn a_comma_in_a_text_adds_no_option() {
+        let args = with("vendor = \"Dell Inc.\"\nproduct = \"R,uuid=1\"\nserial = \"S1\"");
+        assert!(args.contains("-smbios type=1,manufacturer=Dell Inc.,product=R,,uuid=1,serial=S1"), "{args}");
+    }
+
+    #[test]
+    fn a_blank_disk_has_its_size_and_an_image_is_copied() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("image.raw"), "bytes").expect("written");
+        for (disk, length) in [("size_mib = 16", 16 << 20), ("image = \"image.raw\"", 5)] {
+            let text = Topology::EDGE_PAIR.replacen("links =", &format!("disk = {{ {disk} }}\nlinks ="), 1);
+            let file = dir.path().join("t.toml").display().to_string();
+            let topology = Topology::parse(&file, &text).expect("valid");
+            let files = Files::of(&dir.path().join("lab"));
+            prepare(&files, &topology.machines[0]).expect("prepared");
+            let made = fs::metadata(files.machine("r1").join(DISK)).expect("a disk");
+            assert_eq!(made.len(), length, "{disk}");
+        }
     }
 }

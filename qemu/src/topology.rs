@@ -1,9 +1,13 @@
 //! Which machines a lab has, and how they are wired.
 
-use std::collections::BTreeSet;
+mod machine;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kiln_model::Format;
 use kiln_model::intent::Ipv4Cidr;
-use kiln_model::{Format, MacAddr, MachineName};
+pub use machine::{Disk, Firmware, MachineTopology};
 use serde::{Deserialize, Serialize};
 
 /// Machines and wires, as a topology file states them.
@@ -31,36 +35,6 @@ pub struct Boot {
     pub address: Ipv4Cidr,
 }
 
-/// One machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MachineTopology {
-    /// Its name.
-    pub name: MachineName,
-    /// The address of its first interface, the one it boots from.
-    pub mac: MacAddr,
-    /// Its memory in MiB.
-    #[serde(default = "MachineTopology::default_memory")]
-    pub memory_mib: u32,
-    /// What starts it.
-    #[serde(default)]
-    pub firmware: Firmware,
-    /// Wires of its other interfaces, in order: machines that name the same link share it.
-    #[serde(default)]
-    pub links: Vec<String>,
-}
-
-/// What starts a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Firmware {
-    /// OVMF.
-    #[default]
-    Uefi,
-    /// SeaBIOS, with iPXE in the network card's ROM.
-    Bios,
-}
-
 /// What is wrong with a topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {problem}")]
@@ -78,14 +52,17 @@ impl Topology {
     /// The topology of the demo: two routers with a link between them.
     pub const EDGE_PAIR: &'static str = include_str!("../topologies/edge-pair.toml");
 
-    /// Reads the text of a topology file; `file` is named in refusals.
+    /// Reads the text of a topology file; `file` is named in refusals, and files that the topology names are
+    /// relative to its folder.
     ///
     /// # Errors
     ///
     /// The first thing in it that cannot be.
     pub fn parse(file: &str, text: &str) -> Result<Self, TopologyError> {
         let refuse = |problem: String| TopologyError { file: file.to_owned(), problem };
-        let topology: Self = toml::from_str(text).map_err(|error| refuse(error.to_string()))?;
+        let mut topology: Self = toml::from_str(text).map_err(|error| refuse(error.to_string()))?;
+        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        topology.machines.iter_mut().for_each(|machine| machine.find_files(folder));
         topology.check().map_err(refuse)?;
         Ok(topology)
     }
@@ -117,12 +94,7 @@ impl Topology {
             if !names.insert(&machine.name) {
                 return Err(format!("two machines are named `{}`: rename one", machine.name));
             }
-            if machine.links.len() > 15 {
-                return Err(format!("machine `{}` has more than 15 links", machine.name));
-            }
-            if !(128..=65_536).contains(&machine.memory_mib) {
-                return Err(format!("machine `{}`: memory_mib must be 128 to 65536", machine.name));
-            }
+            machine.check().map_err(|problem| format!("machine `{}`: {problem}", machine.name))?;
             for nic in 0..=machine.links.len() {
                 if !macs.insert(machine.nic_mac(nic)) {
                     return Err(format!("machine `{}`: another one has the same mac", machine.name));
@@ -135,20 +107,6 @@ impl Topology {
 
 const fn is_link_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
-}
-
-impl MachineTopology {
-    const fn default_memory() -> u32 {
-        768
-    }
-
-    /// The address of its interface number `nic`: the first one's, with the number added to the fifth
-    /// byte, so that a reader of a capture sees at once whose it is.
-    pub fn nic_mac(&self, nic: usize) -> MacAddr {
-        let mut bytes = self.mac.0;
-        bytes[4] = bytes[4].wrapping_add(u8::try_from(nic).unwrap_or(u8::MAX));
-        MacAddr(bytes)
-    }
 }
 
 #[cfg(test)]
@@ -176,10 +134,21 @@ mod tests {
             ("\"core\"", "\"a-link-with-a-long-name\"", "cannot be the name of a link"),
             ("\"core\"", "\"a;b\"", "cannot be the name of a link"),
             ("links", "lnks", "unknown field `lnks`"),
+            ("links =", "firmware = \"pxe\"\nlinks =", "unknown variant `pxe`"),
+            ("links =", "firmware = \"disk\"\nlinks =", "machine `r1`: it boots from a disk and has none"),
+            ("links =", "arch = \"arm64\"\nfirmware = \"bios\"\nlinks =", "arm64 has no BIOS"),
+            (
+                "links =",
+                "arch = \"arm64\"\nsecure_boot = \"v.fd\"\nlinks =",
+                "secure_boot is for UEFI on x86_64",
+            ),
+            ("links =", "serial = \"a\\nb\"\nlinks =", "serial must be printable ASCII"),
+            ("links =", "disk = { size_mib = 4 }\nlinks =", "a disk has 16 to 1048576 MiB"),
+            ("links =", "disk = { size_mib = 64, image = \"x\" }\nlinks =", "either size_mib or image"),
             ("format = 1", "format = 9", "format 9"),
             ("10.77.0.1/24", "10.77.0.1", "10.77.0.1"),
         ] {
-            let text = Topology::EDGE_PAIR.replace(from, to);
+            let text = Topology::EDGE_PAIR.replacen(from, to, 1);
             let error = Topology::parse("t.toml", &text).expect_err(wanted).to_string();
             assert!(error.contains(wanted) && error.contains("t.toml"), "{error}");
         }
