@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln_model::timeline::Step;
 use kiln_model::{MacAddr, Sha256};
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::Receiver;
 
 use crate::dhcp::leases::Leases;
 use crate::discovery;
@@ -19,15 +19,14 @@ pub struct Driver {
     /// Runs until its shutdown.
     pub tftp: TftpServer,
     /// Must be read by [`note_events`].
-    pub events: UnboundedReceiver<Event>,
+    pub events: Receiver<Event>,
 }
 
 /// Binds the port. Must be called inside a tokio runtime.
 pub fn bind(server: &Arc<Server>) -> Result<Driver, ServeError> {
     let address = SocketAddrV4::new(server.serve.address, server.serve.tftp_port);
-    let (sender, events) = unbounded_channel();
     let source: Arc<dyn Source> = Arc::new(LoaderFiles(Arc::clone(server)));
-    let tftp = TftpServer::bind(address, ServerConfig::default(), source, sender)
+    let (tftp, events) = TftpServer::bind(address, ServerConfig::default(), source)
         .map_err(ServeError::bind("tftp", "serve.tftp_port", SocketAddr::V4(address)))?;
     Ok(Driver { tftp, events })
 }
@@ -57,7 +56,7 @@ impl Source for LoaderFiles {
 }
 
 /// Puts what happens to transfers into the timelines of those who asked.
-pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: UnboundedReceiver<Event>) {
+pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: Receiver<Event>) {
     while let Some(event) = events.recv().await {
         let (client, step, detail) = match event {
             Event::Started { client, name, length } => {

@@ -25,10 +25,9 @@ async fn main() -> io::Result<()> {
         return Err(io::Error::other("usage: serve ADDRESS:PORT FILE"));
     };
     let address: SocketAddrV4 = address.parse().map_err(io::Error::other)?;
-    let (events, mut seen) = tokio::sync::mpsc::unbounded_channel();
     // A rack's worth of clients comes from one address here.
     let config = ServerConfig { sessions_per_client: 256, ..ServerConfig::default() };
-    let server = Server::bind(address, config, Arc::new(OneFile(file.into())), events)?;
+    let (server, mut seen) = Server::bind(address, config, Arc::new(OneFile(file.into())))?;
     println!("ready");
     tokio::spawn(async move { while seen.recv().await.is_some() {} });
     server.run(std::future::pending()).await;

@@ -3,7 +3,10 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-/// What happens to transfers. Each `Started` is followed by one `Ended`; refusals are `Ended` alone.
+use tokio::sync::mpsc::{OwnedPermit, Sender};
+
+/// What happens to transfers. Each transfer has one `Ended`, which is never lost: a transfer begins only when
+/// there is a place for it. Whoever reads too slowly may miss a `Started`, and refusals, which are `Ended` alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A transfer began.
@@ -59,4 +62,35 @@ pub enum Outcome {
     },
     /// The server was shut down.
     Stopped,
+}
+
+/// Where events go: bounded, because a flood of requests is a flood of refusals.
+#[derive(Debug, Clone)]
+pub(crate) struct Events {
+    pub sender: Sender<Event>,
+    /// Places that only ends may take: refusals cannot use up what a transfer needs to begin.
+    pub kept: usize,
+}
+
+/// A place that is kept for the end of one transfer.
+pub(crate) struct End(OwnedPermit<Event>);
+
+impl Events {
+    /// Tells what may be lost.
+    pub fn tell(&self, event: Event) {
+        if self.sender.capacity() > self.kept {
+            let _ = self.sender.try_send(event);
+        }
+    }
+
+    /// A place for the end of one transfer; `None` when whoever reads is too far behind.
+    pub fn place(&self) -> Option<End> {
+        self.sender.clone().try_reserve_owned().ok().map(End)
+    }
+}
+
+impl End {
+    pub fn tell(self, event: Event) {
+        self.0.send(event);
+    }
 }

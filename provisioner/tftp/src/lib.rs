@@ -1,4 +1,4 @@
-//! Read-only TFTP server for network boot: a transfer core without I/O, and a tokio driver around it.
+//! Read-only TFTP server for network boot: a transfer core without I/O, and a driver around it.
 //!
 //! It speaks RFC 1350 with the options of RFC 2347, 2348 (blksize), 2349 (timeout, tsize) and 7440
 //! (windowsize). There is no code that writes a file: a write request is answered with an error.
@@ -8,8 +8,8 @@
 //! ends its size probe with, and have no bound on memory.
 //!
 //! ```text
-//! UDP :69 ─▶ packet (parse) ─▶ negotiate ─▶ Transfer (pure) ◀─▶ session task, its own socket
-//!                                              ▲ Source: name → Content        └▶ Event
+//! UDP :69 ─▶ packet (parse) ─▶ negotiate ─▶ Session: Transfer (pure), its own socket ─▶ Event
+//!  (tokio)        Source: name → Content ─▶    ▲ driven by one of a few worker threads, each with its epoll
 //! ```
 
 mod event;
@@ -20,6 +20,7 @@ mod session;
 mod source;
 mod sys;
 pub mod transfer;
+mod worker;
 
 pub use event::{Event, Outcome};
 pub use server::{Server, ServerConfig};

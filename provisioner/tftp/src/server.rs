@@ -7,15 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc;
 
-use crate::event::{Event, Outcome};
+use crate::event::{Event, Events, Outcome};
 use crate::negotiate::negotiate;
 use crate::packet::{self, ErrorCode, RequestError, Rrq};
-use crate::session::{Session, Sessions};
+use crate::session::{Session, Sessions, refuse};
 use crate::source::{ReadRequest, Source};
 use crate::sys;
 use crate::transfer::Transfer;
+use crate::worker::{Order, Worker};
+
+/// Events that may wait, beside a place for the end of every transfer.
+const EVENTS: usize = 1024;
+/// More threads than this gain nothing: each can fill a link of 10 Gbit/s by itself.
+const MOST_THREADS: usize = 4;
 
 /// Limits. The defaults serve a rack of machines at once from a small server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct ServerConfig {
     pub timeout: Duration,
     /// How often it sends again before it gives a transfer up.
     pub retries: u32,
+    /// Threads that transfer; 0 is one for each processor, and four at the most.
+    pub threads: usize,
 }
 
 impl Default for ServerConfig {
@@ -43,6 +51,7 @@ impl Default for ServerConfig {
             memory: 64 << 20,
             timeout: Duration::from_secs(1),
             retries: 5,
+            threads: 0,
         }
     }
 }
@@ -54,27 +63,48 @@ pub struct Server {
     bound: Ipv4Addr,
     config: ServerConfig,
     source: Arc<dyn Source>,
-    events: UnboundedSender<Event>,
+    events: Events,
     sessions: Sessions,
+    workers: Vec<Worker>,
+    /// The transfers that workers have ended.
+    ended: mpsc::UnboundedReceiver<u64>,
+    next_id: u64,
 }
 
 impl Server {
-    /// Binds the port. Must be called inside a tokio runtime.
+    /// Binds the port. Must be called inside a tokio runtime. What happens to transfers comes out of the
+    /// receiver; while nobody reads it, new transfers are refused once it is full.
     ///
     /// # Errors
     ///
-    /// What the system says when the address is missing or the port in use.
+    /// What the system says when the address is missing, the port in use, or no thread is left.
     pub fn bind(
         address: SocketAddrV4,
         config: ServerConfig,
         source: Arc<dyn Source>,
-        events: UnboundedSender<Event>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, mpsc::Receiver<Event>)> {
         let socket = std::net::UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         sys::want_destination(socket.as_fd())?;
         let socket = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Self { socket, bound: *address.ip(), config, source, events, sessions: Sessions::default() })
+        let (events, seen) = mpsc::channel(2 * config.sessions + EVENTS);
+        // Each transfer is in it once, at its end: it holds no more than there are transfers.
+        let (ended_in, ended) = mpsc::unbounded_channel();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if config.threads == 0 { processors.min(MOST_THREADS) } else { config.threads };
+        let workers = (0..threads).map(|n| Worker::start(n, ended_in.clone())).collect::<io::Result<_>>()?;
+        let server = Self {
+            socket,
+            bound: *address.ip(),
+            config,
+            source,
+            events: Events { sender: events, kept: config.sessions },
+            sessions: Sessions::default(),
+            workers,
+            ended,
+            next_id: 0,
+        };
+        Ok((server, seen))
     }
 
     /// Where it listens.
@@ -93,7 +123,7 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(ended) = self.sessions.tasks.join_next_with_id() => self.sessions.forget(ended),
+                Some(id) = self.ended.recv() => self.sessions.forget(id),
                 received = receive(&self.socket, &mut buffer) => match received {
                     Ok((length, client, local)) => self.on_request(&buffer[..length], client, local),
                     // Such as an ICMP error of an earlier reply: of no consequence for the next packet.
@@ -101,7 +131,8 @@ impl Server {
                 },
             }
         }
-        self.sessions.stop().await;
+        // Ends the workers, which takes them as long as one packet does.
+        self.workers.clear();
     }
 
     fn on_request(&mut self, bytes: &[u8], client: SocketAddrV4, local: Ipv4Addr) {
@@ -114,29 +145,71 @@ impl Server {
         if self.sessions.is_duplicate(client, &request, self.config.timeout) {
             return;
         }
-        self.sessions.replace(client);
-        let refused = |outcome, code, text: &str| {
-            refuse(local, client, code, text);
-            let name = request.name.clone();
-            let _ =
-                self.events.send(Event::Ended { client, name, bytes: 0, duration: Duration::ZERO, outcome });
-        };
-        if !self.sessions.has_room_for(client, &self.config) {
-            return refused(Outcome::Refused, ErrorCode::Other, "too many transfers, try again");
+        if let Some(old) = self.sessions.replace(client) {
+            self.worker_of(old).order(Order::End(old, Outcome::Replaced));
+        }
+        // What has ended already must not count against who asks now.
+        while let Ok(id) = self.ended.try_recv() {
+            self.sessions.forget(id);
+        }
+        if let Some(unheard) = self.sessions.make_room(self.config.sessions) {
+            self.worker_of(unheard).order(Order::End(unheard, Outcome::Refused));
         }
         let asked = ReadRequest { name: request.name.clone(), client, local };
-        let Some(content) = self.source.open(&asked) else {
-            return refused(Outcome::NotFound, ErrorCode::NotFound, "file not found");
-        };
-        let memory = self.config.memory.saturating_sub(self.sessions.memory);
-        let agreed = negotiate(&request, content.length(), self.config.mtu, memory / 2);
+        if let Err(refusal) = self.admit(request, &asked) {
+            refuse(local, client, refusal.code, refusal.text);
+            let ReadRequest { name, .. } = asked;
+            let Refusal { outcome, .. } = refusal;
+            self.events.tell(Event::Ended { client, name, bytes: 0, duration: Duration::ZERO, outcome });
+        }
+    }
+
+    /// Begins a transfer.
+    fn admit(&mut self, request: Rrq, asked: &ReadRequest) -> Result<(), Refusal> {
+        let config = &self.config;
+        if !self.sessions.has_room_for(asked.client, config) {
+            return Err(Refusal::busy("too many transfers, try again"));
+        }
+        let content = self.source.open(asked).ok_or(Refusal::NOT_FOUND)?;
+        let memory = config.memory.saturating_sub(self.sessions.memory);
+        let agreed = negotiate(&request, content.length(), config.mtu, memory / 2);
         let cost = Session::memory(&agreed, &content);
         if cost > memory {
-            return refused(Outcome::Refused, ErrorCode::Other, "out of memory, try again");
+            return Err(Refusal::busy("out of memory, try again"));
         }
-        let transfer = Transfer::new(content.length(), &agreed, self.config.timeout, self.config.retries);
-        let session = Session::new(asked, content, transfer, agreed, self.events.clone());
-        self.sessions.start(client, request, session, cost);
+        let end = self.events.place().ok_or(Refusal::busy("too busy, try again"))?;
+        let transfer = Transfer::new(content.length(), &agreed, config.timeout, config.retries);
+        let id = self.next_id;
+        self.next_id += 1;
+        let session = Session::open(id, asked.clone(), content, transfer, agreed, end).map_err(|error| {
+            tracing::warn!(client = %asked.client, %error, "tftp: no socket for a transfer");
+            Refusal::busy("out of sockets, try again")
+        })?;
+        self.events.tell(session.started());
+        self.sessions.add(id, asked.client, request, session.clock(), cost);
+        self.worker_of(id).order(Order::Start(Box::new(session)));
+        Ok(())
+    }
+
+    fn worker_of(&self, id: u64) -> &Worker {
+        let at = usize::try_from(id % self.workers.len() as u64).unwrap_or(0);
+        &self.workers[at]
+    }
+}
+
+/// Why a transfer does not begin.
+struct Refusal {
+    outcome: Outcome,
+    code: ErrorCode,
+    text: &'static str,
+}
+
+impl Refusal {
+    const NOT_FOUND: Self =
+        Self { outcome: Outcome::NotFound, code: ErrorCode::NotFound, text: "file not found" };
+
+    fn busy(text: &'static str) -> Self {
+        Self { outcome: Outcome::Refused, code: ErrorCode::Other, text }
     }
 }
 
@@ -145,13 +218,4 @@ async fn receive(
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
     socket.async_io(Interest::READABLE, || sys::receive(socket.as_fd(), buffer)).await
-}
-
-/// Answers with an ERROR from the address that was asked. Best effort: the client asks again.
-fn refuse(local: Ipv4Addr, client: SocketAddrV4, code: ErrorCode, text: &str) {
-    let sent = std::net::UdpSocket::bind(SocketAddrV4::new(local, 0))
-        .and_then(|socket| socket.send_to(&packet::error(code, text), client));
-    if let Err(error) = sent {
-        tracing::debug!(%client, %error, "tftp: refusal not sent");
-    }
 }

@@ -1,36 +1,36 @@
-//! The driver's transferring half: one task and one socket for each transfer.
+//! One transfer of the driver: the pure core, its socket, and what is told about it.
+//!
+//! Nothing here waits. A worker calls [`Session::on_readable`] when the client has said something and
+//! [`Session::on_deadline`] when it has not; both answer with the outcome once the transfer is over.
 
 mod link;
 mod table;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
-
-use crate::event::{Event, Outcome};
+use crate::event::{End as EndEvent, Event, Outcome};
 use crate::negotiate::Agreed;
 use crate::packet::{ErrorCode, Reaction};
 use crate::source::{Content, ReadRequest};
 use crate::transfer::{Action, End, Transfer};
 
 use link::Link;
+pub use link::{READ_AHEAD, Scratch};
 pub use table::Sessions;
 
-/// Bytes of a file that are read at once.
-const READ_AHEAD: usize = 32 << 10;
-
-/// One transfer with all it needs. It ends by itself, or when it is told to stop.
+/// One transfer with all it needs.
 pub struct Session {
+    /// What tells transfers of one server apart.
+    pub id: u64,
     request: ReadRequest,
-    content: Content,
+    link: Link,
     transfer: Transfer,
-    agreed: Agreed,
-    events: UnboundedSender<Event>,
+    oack: Vec<u8>,
+    end: EndEvent,
     clock: Clock,
 }
 
@@ -42,12 +42,23 @@ pub struct Clock {
 }
 
 impl Clock {
+    fn begin() -> Self {
+        Self { start: Instant::now(), heard_ms: Arc::default() }
+    }
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    fn hear(&self) {
-        self.heard_ms.store(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn hear(&self, now: Duration) {
+        // Never 0, which is a client that was not heard at all.
+        let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Whether anything was.
+    pub fn was_heard(&self) -> bool {
+        self.heard_ms.load(Ordering::Relaxed) > 0
     }
 
     /// How long nothing was heard of the client.
@@ -57,15 +68,18 @@ impl Clock {
 }
 
 impl Session {
-    pub fn new(
+    /// Opens the socket of a transfer. `end` is where its end will be told.
+    pub fn open(
+        id: u64,
         request: ReadRequest,
         content: Content,
         transfer: Transfer,
         agreed: Agreed,
-        events: UnboundedSender<Event>,
-    ) -> Self {
-        let clock = Clock { start: Instant::now(), heard_ms: Arc::default() };
-        Self { request, content, transfer, agreed, events, clock }
+        end: EndEvent,
+    ) -> io::Result<Self> {
+        let link = Link::open(request.local, request.client, content, &agreed)?;
+        let oack = agreed.oack.unwrap_or_default();
+        Ok(Self { id, request, link, transfer, oack, end, clock: Clock::begin() })
     }
 
     /// Bytes that a transfer keeps in memory: its window, and what is read ahead of a file.
@@ -81,82 +95,90 @@ impl Session {
         self.clock.clone()
     }
 
-    /// Transfers, and tells how it went.
-    pub async fn run(mut self, stop: oneshot::Receiver<Outcome>) {
-        let ReadRequest { name, client, local } = self.request.clone();
-        let _ =
-            self.events.send(Event::Started { client, name: name.clone(), length: self.content.length() });
-        let outcome = self.transfer(local, client, stop).await;
+    pub fn socket(&self) -> &std::net::UdpSocket {
+        self.link.socket()
+    }
+
+    /// When [`Self::on_deadline`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.clock.start + self.transfer.deadline()
+    }
+
+    /// The event that says that it began.
+    pub fn started(&self) -> Event {
+        let ReadRequest { name, client, .. } = self.request.clone();
+        Event::Started { client, name, length: self.transfer.length() }
+    }
+
+    /// Sends the first packet.
+    pub fn begin(&mut self, scratch: &mut Scratch) -> Option<Outcome> {
+        let action = self.transfer.start(self.clock.now());
+        self.act(action, scratch)
+    }
+
+    /// Takes one packet from the socket.
+    pub fn on_readable(&mut self, scratch: &mut Scratch) -> Option<Outcome> {
+        let reaction = match self.link.receive() {
+            Ok(Some(reaction)) => reaction,
+            Ok(None) => return None,
+            // The client's port is closed: nobody is there to wait for.
+            Err(_) => return Some(Outcome::TimedOut),
+        };
+        self.react(&reaction, scratch)
+    }
+
+    /// Looks whether the client has been silent for too long.
+    pub fn on_deadline(&mut self, scratch: &mut Scratch) -> Option<Outcome> {
+        let action = self.transfer.on_timeout(self.clock.now());
+        self.act(action, scratch)
+    }
+
+    /// Tells how it went; the socket is closed with it.
+    pub fn finish(self, outcome: Outcome) {
+        if outcome == Outcome::Stopped {
+            let _ = self.link.send_error(ErrorCode::Other, "the server is shutting down");
+        }
+        let ReadRequest { name, client, .. } = self.request;
         tracing::debug!(%client, name, ?outcome, "tftp: transfer ended");
         let (bytes, duration) = (self.transfer.acknowledged(), self.clock.now());
-        let _ = self.events.send(Event::Ended { client, name, bytes, duration, outcome });
+        self.end.tell(Event::Ended { client, name, bytes, duration, outcome });
     }
 
-    async fn transfer(
-        &mut self,
-        local: Ipv4Addr,
-        client: SocketAddrV4,
-        mut stop: oneshot::Receiver<Outcome>,
-    ) -> Outcome {
-        let content = std::mem::replace(&mut self.content, Content::Bytes(bytes::Bytes::new()));
-        let mut link = match Link::open(local, client, content, &self.agreed) {
-            Ok(link) => link,
-            Err(error) => return Outcome::Unreadable { message: error.to_string() },
+    fn react(&mut self, reaction: &Reaction, scratch: &mut Scratch) -> Option<Outcome> {
+        let now = self.clock.now();
+        self.clock.hear(now);
+        let action = self.transfer.on_reaction(reaction, now);
+        self.act(action, scratch)
+    }
+
+    fn act(&mut self, action: Action, scratch: &mut Scratch) -> Option<Outcome> {
+        let done = match action {
+            Action::Wait => Ok(()),
+            Action::Oack => self.link.send(&self.oack),
+            Action::Blocks { first, count } => self.link.send_blocks(&self.transfer, first, count, scratch),
+            Action::End(end) => return Some(outcome(end)),
         };
-        let mut action = self.transfer.start(self.clock.now());
-        loop {
-            let done = match action {
-                Action::Wait => Ok(()),
-                Action::Oack => link.send(self.agreed.oack.as_deref().unwrap_or_default()).await,
-                Action::Blocks { first, count } => link.send_blocks(&self.transfer, first, count).await,
-                Action::End(end) => return self.outcome(end),
-            };
-            if let Err(error) = done {
-                let _ = link.send_error(ErrorCode::Other, "the file cannot be read").await;
-                return Outcome::Unreadable { message: error.to_string() };
-            }
-            let deadline = self.clock.start + self.transfer.deadline();
-            action = tokio::select! {
-                stopped = &mut stop => {
-                    // A client that began anew hears nothing: it would take this for its new answer.
-                    let Ok(outcome) = stopped else {
-                        let _ = link.send_error(ErrorCode::Other, "the server is shutting down").await;
-                        return Outcome::Stopped;
-                    };
-                    return outcome;
-                }
-                reaction = link.receive() => match reaction {
-                    Ok(reaction) => {
-                        self.clock.hear();
-                        self.transfer.on_reaction(&reaction, self.clock.now())
-                    }
-                    // The client's port is closed: nobody is there to wait for.
-                    Err(_) => return Outcome::TimedOut,
-                },
-                () = tokio::time::sleep_until(deadline) => self.transfer.on_timeout(self.clock.now()),
-            };
-        }
-    }
-
-    fn outcome(&self, end: End) -> Outcome {
-        match end {
-            End::Done => Outcome::Done,
-            End::TimedOut => Outcome::TimedOut,
-            End::ClientError { at_once: true, .. } => Outcome::Probed,
-            End::ClientError { code, message, .. } => Outcome::ClientError { code, message },
-        }
+        done.err().map(|error| {
+            let _ = self.link.send_error(ErrorCode::Other, "the file cannot be read");
+            Outcome::Unreadable { message: error.to_string() }
+        })
     }
 }
 
-/// The next packet that has a place in a transfer.
-impl Link {
-    async fn receive(&self) -> std::io::Result<Reaction> {
-        let mut buffer = [0; 516];
-        loop {
-            let length = self.socket().recv(&mut buffer).await?;
-            if let Some(reaction) = Reaction::parse(&buffer[..length]) {
-                return Ok(reaction);
-            }
-        }
+fn outcome(end: End) -> Outcome {
+    match end {
+        End::Done => Outcome::Done,
+        End::TimedOut => Outcome::TimedOut,
+        End::ClientError { at_once: true, .. } => Outcome::Probed,
+        End::ClientError { code, message, .. } => Outcome::ClientError { code, message },
+    }
+}
+
+/// Answers with an ERROR from the address that was asked. Best effort: the client asks again.
+pub fn refuse(local: Ipv4Addr, client: SocketAddrV4, code: ErrorCode, text: &str) {
+    let sent = std::net::UdpSocket::bind(SocketAddrV4::new(local, 0))
+        .and_then(|socket| socket.send_to(&crate::packet::error(code, text), client));
+    if let Err(error) = sent {
+        tracing::debug!(%client, %error, "tftp: refusal not sent");
     }
 }

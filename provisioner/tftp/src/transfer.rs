@@ -127,6 +127,11 @@ impl Transfer {
         if self.opening { Action::Oack } else { self.send_window() }
     }
 
+    /// How many bytes the file has.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// When [`Transfer::on_timeout`] is due.
     pub fn deadline(&self) -> Duration {
         self.deadline

@@ -42,7 +42,7 @@ struct Lab {
     folder: tempfile::TempDir,
     big: bytes::Bytes,
     asked: Arc<Mutex<Vec<ReadRequest>>>,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -55,19 +55,18 @@ impl Lab {
         std::fs::write(&on_disk, &bytes).expect("written");
         let (big, asked) = (bytes::Bytes::from(bytes), Arc::default());
         let shelf = Shelf { big: big.clone(), on_disk, asked: Arc::clone(&asked) };
-        let (events_in, events) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (bound_in, bound) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
             runtime.block_on(async {
                 let address = SocketAddrV4::new(bind, 0);
-                let server = Server::bind(address, config, Arc::new(shelf), events_in).expect("bound");
-                bound_in.send(server.local_addr().expect("bound")).expect("awaited");
+                let (server, events) = Server::bind(address, config, Arc::new(shelf)).expect("bound");
+                bound_in.send((server.local_addr().expect("bound"), events)).expect("awaited");
                 server.run(async move { drop::<Result<(), _>>(stopped.await) }).await;
             });
         });
-        let at = bound.recv().expect("it started");
+        let (at, events) = bound.recv().expect("it started");
         Self { at, folder, big, asked, events, _stop: stop }
     }
 
@@ -240,6 +239,41 @@ fn one_client_cannot_take_every_transfer() {
     let answers: Vec<_> = clients.iter().map(|client| heard(client).0).collect();
     assert!(answers[..3].iter().all(|answer| answer[..4] == *b"\0\x03\0\x01"));
     assert_eq!(answers[3], b"\0\x05\0\0too many transfers, try again\0");
+}
+
+#[test]
+fn made_up_clients_do_not_keep_out_a_real_one() {
+    let config = ServerConfig { sessions: 4, ..ServerConfig::default() };
+    let mut lab = Lab::start(Ipv4Addr::LOCALHOST, config);
+    let real = lab.ask(b"\0\x01small\0octet\0");
+    let (_, session) = heard(&real);
+    real.send_to(b"\0\x04\0\x01", session).expect("sent");
+    assert_eq!(heard(&real).0[..4], *b"\0\x03\0\x02");
+    let silent: Vec<_> = (0..3).map(|_| lab.ask(b"\0\x01big\0octet\0")).collect();
+    silent.iter().for_each(|client| drop(heard(client)));
+    // Every place is taken. The first of those that never said a word makes room; who is being served stays.
+    lab.fetch("curl", &["-sS", "-o", "got", &format!("tftp://127.0.0.1:{}/even", lab.at.port())], 1024);
+    real.send_to(b"\0\x04\0\x02", session).expect("sent");
+    let ended = [lab.ended(), lab.ended(), lab.ended()];
+    let count = |outcome| ended.iter().filter(|ended| **ended == outcome).count();
+    assert_eq!((count(Outcome::Refused), count(Outcome::Done)), (1, 2), "{ended:?}");
+}
+
+#[test]
+fn events_that_nobody_reads_are_bounded_and_no_end_is_lost() {
+    let config = ServerConfig { sessions: 2, sessions_per_client: 2, ..ServerConfig::default() };
+    let mut lab = Lab::start(Ipv4Addr::LOCALHOST, config);
+    for _ in 0..1500 {
+        assert_eq!(heard(&lab.ask(b"\0\x01absent\0octet\0")).0[1], 5);
+    }
+    let client = lab.ask(b"\0\x01empty\0octet\0");
+    let (_, session) = heard(&client);
+    client.send_to(b"\0\x04\0\x01", session).expect("sent");
+    let mut refusals = 0;
+    while lab.ended() == Outcome::NotFound {
+        refusals += 1;
+    }
+    assert!((1000..1100).contains(&refusals), "{refusals} refusals were kept");
 }
 
 #[test]

@@ -1,24 +1,30 @@
 //! One transfer's socket and content: blocks onto the wire, a window at a time.
 
 use std::fs::File;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 
-use tokio::net::UdpSocket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::READ_AHEAD;
 use crate::negotiate::Agreed;
-use crate::packet::{self, ErrorCode};
+use crate::packet::{self, ErrorCode, Reaction};
 use crate::source::Content;
 use crate::sys;
 use crate::transfer::Transfer;
 
+/// Bytes of a file that are read at once.
+pub const READ_AHEAD: usize = 64 << 10;
 /// Bytes and datagrams that one call may hand to the kernel (UDP's own limit, and `UDP_MAX_SEGMENTS`).
 const LARGEST_SEND: usize = 65_000;
 const MOST_SEGMENTS: usize = 64;
+/// How long a full socket may hold up its worker; what does not fit then counts as lost on the way.
+const FULL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// Where a worker puts packets together: one for all of its transfers.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<u8>);
 
 /// A socket of its own for each transfer, bound to the address that the client asked, which takes
 /// packets from that client's port only.
@@ -29,7 +35,6 @@ pub struct Link {
     segment: usize,
     /// Whether the kernel cuts a window into datagrams for us.
     segmented: bool,
-    window: Vec<u8>,
 }
 
 impl Link {
@@ -39,104 +44,120 @@ impl Link {
         content: Content,
         agreed: &Agreed,
     ) -> io::Result<Self> {
-        let socket = std::net::UdpSocket::bind(SocketAddrV4::new(local, 0))?;
+        let socket = UdpSocket::bind(SocketAddrV4::new(local, 0))?;
         socket.connect(client)?;
         socket.set_nonblocking(true)?;
         let segment = usize::from(agreed.block) + 4;
         let whole = u16::try_from(segment).ok().filter(|_| agreed.window > 1);
         let segmented = whole.is_some_and(|size| sys::set_segment_size(socket.as_fd(), size).is_ok());
-        let socket = UdpSocket::from_std(socket)?;
-        Ok(Self { socket, content: Cached::new(content), segment, segmented, window: Vec::new() })
+        Ok(Self { socket, content: Cached::new(content), segment, segmented })
     }
 
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
 
+    /// The next packet, if it has a place in a transfer. An error means that the client is gone.
+    pub fn receive(&self) -> io::Result<Option<Reaction>> {
+        let mut buffer = [0; 516];
+        match self.socket.recv(&mut buffer) {
+            Ok(length) => Ok(Reaction::parse(&buffer[..length])),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends one packet. A client that is gone is noticed when receiving.
-    pub async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.socket.send(bytes).await {
-            Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.socket.send(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.send_when_there_is_room(bytes),
+            Err(error) if error.kind() != ErrorKind::ConnectionRefused => Err(error),
             _ => Ok(()),
         }
     }
 
-    pub async fn send_error(&self, code: ErrorCode, text: &str) -> io::Result<()> {
-        self.send(&packet::error(code, text)).await
+    pub fn send_error(&self, code: ErrorCode, text: &str) -> io::Result<()> {
+        self.send(&packet::error(code, text))
     }
 
     /// Sends `count` blocks from `first` on.
-    pub async fn send_blocks(&mut self, transfer: &Transfer, first: u64, count: u16) -> io::Result<()> {
-        self.window.clear();
+    pub fn send_blocks(
+        &mut self,
+        transfer: &Transfer,
+        first: u64,
+        count: u16,
+        Scratch(window): &mut Scratch,
+    ) -> io::Result<()> {
+        window.clear();
         for number in first..first + u64::from(count) {
             let (start, length) = transfer.range(number);
-            self.window.extend_from_slice(&packet::data_head(number));
-            self.content.append(start, length, &mut self.window).await?;
+            window.extend_from_slice(&packet::data_head(number));
+            window.extend_from_slice(self.content.at(start, length)?);
         }
         if self.segmented {
             let most = self.segment * (LARGEST_SEND / self.segment).clamp(1, MOST_SEGMENTS);
-            match self.send_cut(most).await {
+            match self.send_cut(window, most) {
                 // Some devices refuse; nothing of the window is lost by sending all of it once more.
                 Err(_) => self.segmented = sys::set_segment_size(self.socket.as_fd(), 0).is_err(),
                 Ok(()) => return Ok(()),
             }
         }
-        self.send_cut(self.segment).await
+        self.send_cut(window, self.segment)
     }
 
-    async fn send_cut(&self, size: usize) -> io::Result<()> {
-        for piece in self.window.chunks(size) {
-            self.send(piece).await?;
+    fn send_cut(&self, window: &[u8], size: usize) -> io::Result<()> {
+        window.chunks(size).try_for_each(|piece| self.send(piece))
+    }
+
+    fn send_when_there_is_room(&self, bytes: &[u8]) -> io::Result<()> {
+        let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&FULL));
+        match self.socket.send(bytes) {
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {
+                Err(error)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 /// Content, with a stretch of the file in memory.
 enum Cached {
     Bytes(bytes::Bytes),
-    File { file: Arc<File>, start: u64, stretch: Vec<u8>, length: u64 },
+    File { file: File, start: u64, stretch: Vec<u8>, length: u64 },
 }
 
 impl Cached {
     fn new(content: Content) -> Self {
         match content {
             Content::Bytes(bytes) => Self::Bytes(bytes),
-            Content::File { file, length } => {
-                Self::File { file: Arc::new(file), start: 0, stretch: Vec::new(), length }
-            }
+            Content::File { file, length } => Self::File { file, start: 0, stretch: Vec::new(), length },
         }
     }
 
-    /// Appends `length` bytes from `at` on. Files are read away from the runtime's threads.
-    async fn append(&mut self, at: u64, length: usize, to: &mut Vec<u8>) -> io::Result<()> {
+    /// `length` bytes from `at` on. A file that has become shorter is an error, as every read is checked:
+    /// a mapped file would end the process instead.
+    fn at(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
         match self {
             Self::Bytes(bytes) => {
                 let from = usize::try_from(at).map_err(io::Error::other)?;
-                let part = bytes.get(from..from + length);
-                to.extend_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+                bytes.get(from..from + length).ok_or_else(|| ErrorKind::UnexpectedEof.into())
             }
             Self::File { file, start, stretch, length: whole } => {
-                let within = |start: u64, stretch: &[u8]| {
-                    let from = usize::try_from(at.checked_sub(start)?).ok()?;
-                    stretch.get(from..from + length).map(|_| from)
-                };
-                let from = match within(*start, stretch) {
-                    Some(from) => from,
-                    None => {
-                        let room = usize::try_from(whole.saturating_sub(at)).unwrap_or(usize::MAX);
-                        let mut buffer = std::mem::take(stretch);
-                        buffer.resize(room.min(READ_AHEAD.max(length)), 0);
-                        let file = Arc::clone(file);
-                        let read = move || file.read_exact_at(&mut buffer, at).map(|()| buffer);
-                        *stretch = tokio::task::spawn_blocking(read).await??;
-                        *start = at;
-                        0
+                let within = at
+                    .checked_sub(*start)
+                    .is_some_and(|from| from.saturating_add(length as u64) <= stretch.len() as u64);
+                if !within {
+                    let room = usize::try_from(whole.saturating_sub(at)).unwrap_or(usize::MAX);
+                    stretch.resize(room.min(READ_AHEAD.max(length)), 0);
+                    *start = at;
+                    if let Err(error) = file.read_exact_at(stretch, at) {
+                        stretch.clear();
+                        return Err(error);
                     }
-                };
-                to.extend_from_slice(&stretch[from..from + length]);
+                }
+                let from = usize::try_from(at - *start).map_err(io::Error::other)?;
+                stretch.get(from..from + length).ok_or_else(|| ErrorKind::UnexpectedEof.into())
             }
         }
-        Ok(())
     }
 }

@@ -4,30 +4,24 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::{Id, JoinError, JoinSet};
-
-use super::{Clock, Session};
-use crate::event::Outcome;
+use super::Clock;
 use crate::packet::Rrq;
 use crate::server::ServerConfig;
 
 /// Every transfer under way, by its client's port, and the memory that they hold.
 #[derive(Default)]
 pub struct Sessions {
-    /// Their tasks.
-    pub tasks: JoinSet<()>,
     /// Bytes that they hold together.
     pub memory: usize,
     by_client: HashMap<SocketAddrV4, Entry>,
-    by_task: HashMap<Id, (SocketAddrV4, usize)>,
+    by_id: HashMap<u64, (SocketAddrV4, usize)>,
+    per_address: HashMap<Ipv4Addr, usize>,
 }
 
 struct Entry {
-    task: Id,
+    id: u64,
     request: Rrq,
     clock: Clock,
-    stop: oneshot::Sender<Outcome>,
 }
 
 impl Sessions {
@@ -38,43 +32,51 @@ impl Sessions {
         same.is_some_and(|entry| entry.clock.silence() < within)
     }
 
-    /// Ends the transfer of this client's port, if there is one: the client has begun anew.
-    pub fn replace(&mut self, client: SocketAddrV4) {
-        if let Some(entry) = self.by_client.remove(&client) {
-            let _ = entry.stop.send(Outcome::Replaced);
+    /// Forgets the transfer of this client's port and names it: the client has begun anew.
+    pub fn replace(&mut self, client: SocketAddrV4) -> Option<u64> {
+        let id = self.by_client.get(&client)?.id;
+        self.forget(id);
+        Some(id)
+    }
+
+    /// When there is no place for one more transfer, forgets and names the one that has waited longest for the
+    /// first word of its client: whoever makes up addresses never says one, and keeps nobody out.
+    pub fn make_room(&mut self, most: usize) -> Option<u64> {
+        if self.by_id.len() < most {
+            return None;
         }
+        let unheard = self.by_client.values().filter(|entry| !entry.clock.was_heard());
+        let id = unheard.map(|entry| entry.id).min()?;
+        self.forget(id);
+        Some(id)
     }
 
+    /// Whether one more transfer fits.
     pub fn has_room_for(&self, client: SocketAddrV4, config: &ServerConfig) -> bool {
-        let of_client = |ip: &Ipv4Addr| self.by_client.keys().filter(|key| key.ip() == ip).count();
-        self.tasks.len() < config.sessions && of_client(client.ip()) < config.sessions_per_client
+        let of_client = self.per_address.get(client.ip()).copied().unwrap_or(0);
+        self.by_id.len() < config.sessions && of_client < config.sessions_per_client
     }
 
-    pub fn start(&mut self, client: SocketAddrV4, request: Rrq, session: Session, memory: usize) {
-        let (stop, stopped) = oneshot::channel();
-        let clock = session.clock();
-        let task = self.tasks.spawn(session.run(stopped)).id();
+    /// Takes note of a new transfer.
+    pub fn add(&mut self, id: u64, client: SocketAddrV4, request: Rrq, clock: Clock, memory: usize) {
         self.memory += memory;
-        self.by_task.insert(task, (client, memory));
-        self.by_client.insert(client, Entry { task, request, clock, stop });
+        *self.per_address.entry(*client.ip()).or_default() += 1;
+        self.by_id.insert(id, (client, memory));
+        self.by_client.insert(client, Entry { id, request, clock });
     }
 
-    /// Takes note that a task has ended.
-    pub fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let task = match ended {
-            Ok((task, ())) => task,
-            Err(error) => error.id(),
-        };
-        let Some((client, memory)) = self.by_task.remove(&task) else { return };
+    /// Takes note that a transfer has ended.
+    pub fn forget(&mut self, id: u64) {
+        let Some((client, memory)) = self.by_id.remove(&id) else { return };
         self.memory = self.memory.saturating_sub(memory);
-        if self.by_client.get(&client).is_some_and(|entry| entry.task == task) {
+        if let Some(count) = self.per_address.get_mut(client.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(client.ip());
+            }
+        }
+        if self.by_client.get(&client).is_some_and(|entry| entry.id == id) {
             self.by_client.remove(&client);
         }
-    }
-
-    /// Ends every transfer and waits for the last.
-    pub async fn stop(&mut self) {
-        self.by_client.clear();
-        while self.tasks.join_next().await.is_some() {}
     }
 }
