@@ -13,11 +13,12 @@ allowed() {
         model/disk) echo "kiln-model" ;;
         hw-profiles | signing | agent/lifecycle | provisioner/boot | provisioner/rollout | provisioner/dhcp) echo "kiln-model" ;;
         provisioner/tftp | provisioner/store) echo "" ;;
-        builder) echo "kiln-model kiln-disk kiln-hw-profiles kiln-signing" ;;
+        builder) echo "kiln-model kiln-outputs kiln-hw-profiles kiln-signing" ;;
+        builder/outputs) echo "kiln-model kiln-disk kiln-signing" ;;
         provisioner) echo "kiln-model kiln-hw-profiles kiln-signing kiln-dhcp tftp-server kiln-boot kiln-rollout kiln-store" ;;
         agent) echo "kiln-model kiln-disk kiln-signing kiln-lifecycle" ;;
         qemu) echo "kiln-model" ;;
-        cli) echo "kiln-model kiln-hw-profiles kiln-signing kiln-builder kiln-provisioner kiln-boot kiln-rollout kiln-lab" ;;
+        cli) echo "kiln-model kiln-hw-profiles kiln-signing kiln-builder kiln-outputs kiln-provisioner kiln-boot kiln-rollout kiln-lab" ;;
         tests) echo "kiln-model kiln-signing" ;;
         tests/bench) echo "" ;;
         *) return 1 ;;
