@@ -90,7 +90,13 @@ fn new_key(name: &str, now: UnixMillis) -> Result<SecureBootKey, SecureBootError
     let start = now.0 / 1000;
     let validity = Validity { not_before: time(start)?, not_after: time(start + VALID_DAYS * 86_400)? };
     let serial = SerialNumber::new(&serial).map_err(failed)?;
-    let builder = CertificateBuilder::new(Profile::Root, serial, validity, subject, spki, &signer);
+    // Signed by itself and no authority: it signs programs and nothing else, which is what tools check.
+    let profile = Profile::Leaf {
+        issuer: subject.clone(),
+        enable_key_agreement: false,
+        enable_key_encipherment: false,
+    };
+    let builder = CertificateBuilder::new(profile, serial, validity, subject, spki, &signer);
     let certificate = builder.map_err(failed)?.build::<Signature>().map_err(failed)?;
     SecureBootKey::new(key, certificate).map_err(failed)
 }
