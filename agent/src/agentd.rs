@@ -30,6 +30,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::boot::{self, BootRecord};
+use crate::console::say;
 use crate::http::Client;
 use crate::init::message::{FromInit, ToInit};
 use crate::journal::uptime_ms;
@@ -106,13 +107,14 @@ struct Daemon {
 
 /// Runs the daemon, which process 1 has started.
 pub fn run() -> ExitCode {
+    crate::console::take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => LocalSet::new().block_on(&runtime, serve()),
         Err(error) => Err(failed("starting")(error)),
     };
     if let Err(error) = outcome {
-        eprintln!("kiln: the daemon: {error}");
+        say!("kiln: the daemon: {error}");
     }
     ExitCode::FAILURE
 }
@@ -227,7 +229,7 @@ impl Daemon {
         match self.functions.changed(&intent) {
             Ok(changed) => {
                 let names = changed.iter().map(FunctionName::as_str).collect::<Vec<_>>().join(", ");
-                println!("kiln: generation {}: new configuration for: {names}", intent.generation);
+                say!("kiln: generation {}: new configuration for: {names}", intent.generation);
                 self.obey(intent);
                 self.configure_network().await;
                 self.core(Event::Reconfigure(changed));
@@ -250,7 +252,7 @@ impl Daemon {
     }
 
     fn record(&mut self, step: Step, detail: String) {
-        println!("kiln: {step}: {}", crate::console::printable(&detail));
+        say!("kiln: {step}: {}", crate::console::printable(&detail));
         self.shared.borrow_mut().record(step, detail);
     }
 
@@ -272,7 +274,7 @@ impl Daemon {
             confirmed: self.core.confirmed(),
         };
         if let Err(why) = state.save() {
-            eprintln!("kiln: the daemon cannot keep its state: {why}");
+            say!("kiln: the daemon cannot keep its state: {why}");
         }
     }
 }

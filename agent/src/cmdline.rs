@@ -47,12 +47,56 @@ pub enum CmdlineError {
     },
 }
 
-impl BootParameters {
+/// How to speak to the provisioner in this boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Where it answers HTTP.
+    pub server: SocketAddrV4,
+    /// This boot's token.
+    pub token: String,
+    /// The interface the machine boots from.
+    pub mac: MacAddr,
+    /// Its address.
+    pub address: Ipv4Cidr,
+    /// The way to other networks.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// What a command line asks of stage 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// To find the provisioner and ask it: `kiln.discover`.
+    Ask,
+    /// To say what machine this is and wait until somebody accepts it: `kiln.mode=discover`.
+    Introduce(Contact),
+    /// To run an image.
+    Run(BootParameters),
+}
+
+impl Task {
     /// Reads the `kiln.*` words; others are the kernel's.
     ///
     /// # Errors
     /// Names the word that is missing or wrong.
     pub fn parse(cmdline: &str) -> Result<Self, CmdlineError> {
+        let alone = cmdline.split_ascii_whitespace().any(|word| word == "kiln.discover");
+        if alone && optional(cmdline, "kiln.token")?.is_none() {
+            return Ok(Self::Ask);
+        }
+        match optional(cmdline, "kiln.mode")? {
+            None => BootParameters::parse(cmdline).map(Self::Run),
+            Some("discover") => Contact::parse(cmdline).map(Self::Introduce),
+            Some(found) => Err(CmdlineError::Value {
+                key: "kiln.mode",
+                found: found.chars().take(80).collect(),
+                why: "`discover` is the only mode; without the word the machine runs an image".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Contact {
+    fn parse(cmdline: &str) -> Result<Self, CmdlineError> {
         let token = required(cmdline, "kiln.token")?;
         if token.len() != 32 || !token.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             // Not quoted: a console is read by many.
@@ -60,9 +104,8 @@ impl BootParameters {
             return Err(CmdlineError::Value { key: "kiln.token", found: "…".to_owned(), why });
         }
         Ok(Self {
-            server: parse("kiln.server", required(cmdline, "kiln.server")?, server)?,
+            server: parse("kiln.server", required(cmdline, "kiln.server")?, server_of_url)?,
             token: token.to_owned(),
-            machine: parse("kiln.machine", required(cmdline, "kiln.machine")?, from_str)?,
             mac: parse("kiln.mac", required(cmdline, "kiln.mac")?, from_str)?,
             address: parse("kiln.address", required(cmdline, "kiln.address")?, from_str)?,
             gateway: match optional(cmdline, "kiln.gateway")? {
@@ -70,6 +113,24 @@ impl BootParameters {
                 None => None,
             },
         })
+    }
+}
+
+impl BootParameters {
+    /// Reads the `kiln.*` words; others are the kernel's.
+    ///
+    /// # Errors
+    /// Names the word that is missing or wrong.
+    pub fn parse(cmdline: &str) -> Result<Self, CmdlineError> {
+        let Contact { server, token, mac, address, gateway } = Contact::parse(cmdline)?;
+        let machine = parse("kiln.machine", required(cmdline, "kiln.machine")?, from_str)?;
+        Ok(Self { server, token, machine, mac, address, gateway })
+    }
+
+    /// How to speak to the provisioner.
+    pub fn contact(&self) -> Contact {
+        let Self { server, token, machine: _, mac, address, gateway } = self.clone();
+        Contact { server, token, mac, address, gateway }
     }
 
     /// The public half of the token.
@@ -102,8 +163,11 @@ fn from_str<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<
     text.parse().map_err(|e: T::Err| e.to_string())
 }
 
-/// `http://IP[:PORT]`.
-fn server(text: &str) -> Result<SocketAddrV4, String> {
+/// The server of a URL without a path: `http://IP[:PORT]`.
+///
+/// # Errors
+/// Says what is wanted.
+pub fn server_of_url(text: &str) -> Result<SocketAddrV4, String> {
     let wanted = || "`http://ADDRESS[:PORT]` is wanted".to_owned();
     let address = text.strip_prefix("http://").ok_or_else(wanted)?.trim_end_matches('/');
     let with_port = address.parse().ok();
@@ -145,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn a_box_is_told_to_ask_to_introduce_itself_or_to_run() {
+        assert_eq!(Task::parse("console=ttyS0 kiln.discover quiet"), Ok(Task::Ask));
+        let stranger = GOOD.replace("kiln.machine=r1", "kiln.mode=discover");
+        let Ok(Task::Introduce(contact)) = Task::parse(&stranger) else { panic!("{stranger}") };
+        assert_eq!(contact.address.to_string(), "10.77.0.11/24");
+        let run = BootParameters::parse(GOOD).expect("good");
+        assert_eq!(Task::parse(GOOD), Ok(Task::Run(run.clone())));
+        assert_eq!(Task::parse(&format!("{GOOD} kiln.discover")), Ok(Task::Run(run)), "it was asked already");
+        let bad = Task::parse("kiln.mode=installer").expect_err("no such mode");
+        assert!(bad.to_string().contains("`discover` is the only mode"), "{bad}");
+        assert_eq!(Task::parse("quiet"), Err(CmdlineError::Missing("kiln.token")));
+    }
+
+    #[test]
     fn contradictions_and_nonsense_are_refused() {
         for bad in [
             format!("{GOOD} kiln.machine=r2"),
@@ -170,7 +248,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,300}") {
-            let _ = BootParameters::parse(&text);
+            let _ = Task::parse(&text);
         }
     }
 }

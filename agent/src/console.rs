@@ -1,8 +1,89 @@
-//! What a technician reads on the console when a boot stops.
+//! What a technician reads on the console, and how it gets there without waiting for anybody.
+//!
+//! A serial line with flow control, or a management controller that hangs, can stop a writer for ever. So
+//! the console is opened once more, for writing without waiting; what it does not take soon is lost, and
+//! the box goes on.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::OnceLock;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const WIDTH: usize = 78;
+/// Bytes that one call shows at most; they are put together without allocating.
+const SHOWN: usize = 2048;
+/// How long a console may take to make room.
+const ROOM: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+static CONSOLE: OnceLock<File> = OnceLock::new();
+
+/// Shows a line on the console: as `println!`, but it never waits for long and never fails.
+macro_rules! say {
+    ($($word:tt)*) => { $crate::console::show(format_args!($($word)*)) };
+}
+pub(crate) use say;
+
+/// From here on [`say!`] writes to the machine's console; before, and without one, to standard output.
+pub fn take() {
+    let mut options = File::options();
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    if let Ok(console) = options.write(true).custom_flags(flags).open("/dev/console") {
+        // It was taken before: the same console.
+        let _ = CONSOLE.set(console);
+    }
+}
+
+/// What [`say!`] calls.
+pub fn show(text: std::fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; SHOWN], used: 0 };
+    // It takes what fits.
+    let _ = line.write_fmt(text).and_then(|()| line.write_char('\n'));
+    let text = line.bytes.get(..line.used).unwrap_or_default();
+    match CONSOLE.get() {
+        Some(console) => write_without_waiting(console, text),
+        None => drop(std::io::stdout().write_all(text)),
+    }
+}
+
+/// Text in a place of fixed size.
+struct Line {
+    bytes: [u8; SHOWN],
+    used: usize,
+}
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        // The last byte is for the end of the line.
+        let room = (SHOWN - 1).saturating_sub(self.used);
+        let text = if text == "\n" {
+            text.as_bytes()
+        } else {
+            text.as_bytes().get(..room.min(text.len())).unwrap_or_default()
+        };
+        let place = self.bytes.get_mut(self.used..self.used + text.len()).ok_or(std::fmt::Error)?;
+        place.copy_from_slice(text);
+        self.used += text.len();
+        Ok(())
+    }
+}
+
+fn write_without_waiting(mut console: &File, mut text: &[u8]) {
+    while !text.is_empty() {
+        match console.write(text) {
+            Ok(written) if written > 0 => text = text.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let mut room = [PollFd::new(console, PollFlags::OUT)];
+                if !poll(&mut room, Some(&ROOM)).is_ok_and(|ready| ready > 0) {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
 
 /// Why a boot stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,28 +96,43 @@ pub struct Stop {
 
 /// The message for a boot that stops, and what happens now.
 pub fn stop_block(machine: &str, stop: &Stop, now: &str) -> String {
-    let bar = "=".repeat(WIDTH);
     let title = if stop.part.is_some() { "BOOT REFUSED" } else { "BOOT FAILED" };
-    let mut text = format!("\n{bar}\n  KILN: {title}   machine {machine}\n{bar}\n");
+    let mut block = Block::new(&format!("KILN: {title}   machine {machine}"));
     if let Some(part) = &stop.part {
-        row(&mut text, "part", part);
+        block.row("part", part);
     }
     // The part stands above already.
     let why = stop.part.as_ref().and_then(|part| stop.why.strip_prefix(part.as_str())?.strip_prefix(": "));
-    row(&mut text, "problem", why.unwrap_or(&stop.why));
-    row(&mut text, "now", now);
-    text.push_str(&bar);
-    text.push('\n');
-    text
+    block.row("problem", why.unwrap_or(&stop.why));
+    block.row("now", now);
+    block.finish()
 }
 
-/// One labelled text, wrapped at words; a word that is longer than a line is cut.
-fn row(text: &mut String, label: &str, value: &str) {
-    let mut label = label;
-    for line in wrap(&printable(value), WIDTH - 12) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {label:<8}  {line}");
-        label = "";
+/// A framed text that is seen among everything else on a console.
+pub struct Block(String);
+
+impl Block {
+    /// One with this title.
+    pub fn new(title: &str) -> Self {
+        let bar = "=".repeat(WIDTH);
+        Self(format!("\n{bar}\n  {}\n{bar}\n", printable(title)))
+    }
+
+    /// Adds a labelled text, wrapped at words; a word that is longer than a line is cut.
+    pub fn row(&mut self, label: &str, value: &str) {
+        let mut label = label;
+        for line in wrap(&printable(value), WIDTH - 12) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.0, "  {label:<8}  {line}");
+            label = "";
+        }
+    }
+
+    /// The text.
+    pub fn finish(mut self) -> String {
+        self.0.push_str(&"=".repeat(WIDTH));
+        self.0.push('\n');
+        self.0
     }
 }
 
@@ -87,6 +183,24 @@ mod tests {
         let text = stop_block("r1", &stop, "\u{7}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
         assert!(text.contains("BOOT FAILED"));
+    }
+
+    #[test]
+    fn a_console_that_takes_nothing_does_not_hold_anybody_up() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("pipe");
+        let begun = std::time::Instant::now();
+        write_without_waiting(&File::from(writer), &[b'x'; 1 << 20]);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "it waited for a reader");
+        let mut text = vec![0; 100];
+        assert_eq!(rustix::io::read(&reader, &mut text), Ok(100), "what fits is shown");
+    }
+
+    #[test]
+    fn a_line_has_an_end_however_long_it_is() {
+        let mut line = Line { bytes: [0; SHOWN], used: 0 };
+        let _ = line.write_fmt(format_args!("{}{}", "x".repeat(SHOWN - 10), "y".repeat(SHOWN)));
+        line.write_char('\n').expect("room for the end");
+        assert_eq!((line.used, line.bytes[SHOWN - 1]), (SHOWN, b'\n'));
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn enter(name: &str) -> Result<Slot, SandboxError> {
 
     direct_output(&slot)?;
     // Whatever is inherited beyond the three standard streams would be a hole in the wall.
+    crate::sys::process::close_inherited().map_err(failed("closing what it inherited"))?;
     signals::block_all().map_err(failed("blocking signals"))?;
     std::fs::write(slot.cgroup.join("cgroup.procs"), "0").map_err(failed("entering its control group"))?;
     namespaces::enter(&slot)?;
@@ -89,6 +90,7 @@ fn supervise(slot: Slot) -> Result<u8, SandboxError> {
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LANG", "C.UTF-8")
+        .envs(&slot.env)
         .stdin(Stdio::null())
         .process_group(0)
         .spawn()

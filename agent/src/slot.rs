@@ -1,5 +1,6 @@
 //! One started process, as the daemon writes it down and `sandbox` reads it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_model::FunctionName;
@@ -34,6 +35,9 @@ pub struct Slot {
     pub network_namespace: PathBuf,
     /// System calls that it may make.
     pub seccomp: SeccompProfile,
+    /// Variables that it sees besides the usual ones.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
 }
 
 impl Slot {

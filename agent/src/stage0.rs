@@ -1,8 +1,12 @@
 //! Stage 0: from a kernel that runs to a verified image that is mounted.
 //!
-//! In this order, and each step before the next: network, intent, metadata, manifest, parts, mounts. What
-//! is wrong stops the boot, is shown on the console and is reported; process 1 then reboots.
+//! The command line says what to do: run an image, first ask what to run ([`discover`]), or say what machine this
+//! is ([`introduce`]). An image is run in this order, each step before the next: network, intent, metadata,
+//! manifest, parts, mounts. What is wrong stops the boot, is shown on the console and is reported; process 1 then
+//! reboots.
 
+mod discover;
+mod introduce;
 mod parts;
 mod reporter;
 mod verity;
@@ -11,6 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use kiln_model::Arch;
 use kiln_model::format::Format;
 use kiln_model::report::Status;
 use kiln_model::timeline::Step;
@@ -18,9 +23,10 @@ use kiln_signing::Document;
 use kiln_signing::tuf::Floor;
 
 use crate::boot::{self, BootRecord};
-use crate::cmdline::{self, BootParameters, CmdlineError};
-use crate::console::{self, Stop};
+use crate::cmdline::{self, BootParameters, CmdlineError, Task};
+use crate::console::{self, Stop, say};
 use crate::http::{Client, HttpError};
+use crate::journal::uptime_ms;
 use crate::network::{Network, NetworkError};
 use crate::trust::{self, Trust, TrustError};
 use parts::PartError;
@@ -28,6 +34,8 @@ use reporter::Reporter;
 
 /// Where the new root is built.
 pub const SYSROOT: &str = "/sysroot";
+/// When stage 0 last said that it only waits: milliseconds since the kernel started.
+pub const ALIVE: &str = "/run/kiln/stage0.alive";
 /// How long a message stands on the console before the reboot.
 const READING_TIME: Duration = Duration::from_secs(5);
 
@@ -61,11 +69,12 @@ impl Stage0Error {
 
 /// Runs stage 0. `started` is when process 1 did, in milliseconds since the kernel.
 pub fn run(started: Option<&str>) -> ExitCode {
+    console::take();
     let started = started.and_then(|text| text.parse().ok());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("kiln: stage 0 cannot start: {error}");
+            say!("kiln: stage 0 cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -73,24 +82,45 @@ pub fn run(started: Option<&str>) -> ExitCode {
 }
 
 async fn boot(started: Option<u64>) -> ExitCode {
-    let parameters = std::fs::read_to_string(cmdline::PATH)
-        .map_err(|why| Stage0Error::System { what: "reading the kernel command line", why })
-        .and_then(|text| Ok(BootParameters::parse(&text)?));
-    let parameters = match parameters {
-        Ok(parameters) => parameters,
-        Err(error) => {
-            show("unknown", &error);
-            tokio::time::sleep(READING_TIME).await;
-            return ExitCode::FAILURE;
-        }
-    };
+    match task().await {
+        Ok((network, Task::Run(parameters))) => run_image(&network, parameters, started).await,
+        Ok((network, Task::Introduce(contact))) => match introduce::run(&network, &contact).await {
+            // Not into a base: process 1 reboots, and the provisioner knows what to answer then.
+            Ok(()) => ExitCode::FAILURE,
+            Err(error) => stop(&error.into()).await,
+        },
+        // Whoever asks is told one of the other two.
+        Ok((_, Task::Ask)) => ExitCode::FAILURE,
+        Err(error) => stop(&error).await,
+    }
+}
+
+/// What is to be done: the command line says it, or says that the provisioner does.
+async fn task() -> Result<(Network, Task), Stage0Error> {
+    let text = std::fs::read_to_string(cmdline::PATH)
+        .map_err(|why| Stage0Error::System { what: "reading the kernel command line", why })?;
+    let network = Network::open()?;
+    let mut task = Task::parse(&text)?;
+    while task == Task::Ask {
+        task = discover::ask(&network, "uki", None).await?.unwrap_or(Task::Ask);
+    }
+    Ok((network, task))
+}
+
+async fn stop(error: &Stage0Error) -> ExitCode {
+    show("unknown", error);
+    tokio::time::sleep(READING_TIME).await;
+    ExitCode::FAILURE
+}
+
+async fn run_image(network: &Network, parameters: BootParameters, started: Option<u64>) -> ExitCode {
     let client = Client::new(&parameters);
     let mut reporter = Reporter::new(parameters.clone(), client.clone());
     match started {
         Some(at) => reporter.journal.record_at(at, Step::Stage0, ""),
         None => reporter.journal.record(Step::Stage0, ""),
     }
-    match build_root(&parameters, &client, &mut reporter).await {
+    match build_root(network, &parameters, &client, &mut reporter).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             show(parameters.machine.as_str(), &error);
@@ -110,23 +140,35 @@ async fn boot(started: Option<u64>) -> ExitCode {
     }
 }
 
+/// The architecture that this program was built for.
+const fn arch() -> Arch {
+    if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 }
+}
+
+/// Tells process 1 that we wait for somebody and do not hang.
+fn alive() {
+    // Process 1 takes silence for a hang; in a test there is none to tell.
+    let _ = std::fs::write(ALIVE, uptime_ms().to_string());
+}
+
 fn show(machine: &str, error: &Stage0Error) {
     let stop = Stop { part: error.refused_part().map(str::to_owned), why: error.to_string() };
     let now = match stop.part {
         Some(_) => "nothing of this image is started; the machine reboots in 5 seconds and asks again",
         None => "the machine reboots in 5 seconds and tries again",
     };
-    println!("{}", console::stop_block(machine, &stop, now));
+    say!("{}", console::stop_block(machine, &stop, now));
 }
 
 async fn build_root(
+    network: &Network,
     parameters: &BootParameters,
     client: &Client,
     reporter: &mut Reporter,
 ) -> Result<(), Stage0Error> {
     let trust = keep_trust()?;
-    let interface = Network::open()?.boot_interface(parameters).await?;
-    reporter.passed(Step::NetworkUp, format!("{interface} {}", parameters.address));
+    let interface = network.boot_interface(&parameters.contact()).await?;
+    reporter.passed(Step::NetworkUp, format!("{} {}", interface.name, parameters.address));
     reporter.send(Status::Booting).await;
 
     let bytes = client.get("/v1/boot/intent", Document::INTENT.limit).await?;
@@ -147,6 +189,9 @@ async fn build_root(
         let target = verity::mount_point(name);
         verity::mount(name, part, &file, &target)?;
         reporter.passed(Step::PartMounted, name.to_string());
+        if name.as_str() == "base" {
+            parts::check_modules(&target)?;
+        }
     }
     reporter.send(Status::Booting).await;
 

@@ -10,6 +10,7 @@ pub mod loop_device;
 pub mod process;
 pub mod signals;
 pub mod watchdog;
+pub mod wire;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -139,9 +139,8 @@ impl Trust {
                 (bytes, targets.root().keys(Role::Targets).clone(), Some(targets))
             }
             Purpose::Fallback => {
-                let path = locate(client, &intent.image).await?;
-                let bytes = client.get(&path, Document::MANIFEST.limit).await?;
-                (bytes, self.root.keys(Role::Targets).clone(), None)
+                let bytes = fallback_manifest(client, &intent.image).await?;
+                (bytes, self.newest_good_root(client).await.keys(Role::Targets).clone(), None)
             }
         };
         let manifest = envelope::verify::<Manifest>(&bytes, &keys, Document::MANIFEST)?.into_inner();
@@ -151,6 +150,24 @@ impl Trust {
         }
         passed(Step::ManifestVerified, format!("{} ({})", intent.image, intent.image.id.0.short()));
         Ok((manifest, targets.map_or(floor, |targets| targets.floor())))
+    }
+
+    /// The newest root that the chain of roots leads to, as far as it can be followed: something is wrong when a
+    /// box falls back, perhaps with the metadata, and a root that was good stays so.
+    async fn newest_good_root(&self, client: &Client) -> TrustedRoot {
+        let mut root = self.root.clone();
+        for _ in 0..tuf::MAX_ROOT_UPDATES {
+            let path = format!("/repository/metadata/{}", root.next_file());
+            let Ok(bytes) = client.get(&path, tuf::ROOT_LIMIT).await else { break };
+            match root.update(&bytes) {
+                Ok(next) => root = next,
+                Err(error) => {
+                    crate::console::say!("kiln: {error}; the root before it is used");
+                    break;
+                }
+            }
+        }
+        root
     }
 
     /// The client's workflow of TUF 1.0.34, section 5.
@@ -185,6 +202,17 @@ pub fn repository_path(image: &ImageRef, part: &str, sha256: &Sha256) -> String 
     match part.rsplit_once('/') {
         Some((inner, file)) => format!("/repository/targets/{folder}/{inner}/{sha256}.{file}"),
         None => format!("/repository/targets/{folder}/{sha256}.{part}"),
+    }
+}
+
+/// The manifest of the image that this boot falls back to. The provisioner serves it to this boot's token; one
+/// that does not know how says 404, and then the repository is searched.
+async fn fallback_manifest(client: &Client, image: &ImageRef) -> Result<Vec<u8>, TrustError> {
+    match client.get(&client.part_path(Manifest::FILE), Document::MANIFEST.limit).await {
+        Err(error) if error.is_not_found() => {
+            Ok(client.get(&locate(client, image).await?, Document::MANIFEST.limit).await?)
+        }
+        found => Ok(found?),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Daemon, Use};
 use crate::boot::{self, BootRecord};
+use crate::console::say;
 use crate::init::message::SlotName;
 use crate::journal::Journal;
 
@@ -68,7 +69,7 @@ impl Daemon {
             match process_of(slot.as_str()) {
                 Some(process) => {
                     self.listen(slot.as_str(), Use::Process(process));
-                    println!("kiln: {} runs on", slot.as_str());
+                    say!("kiln: {} runs on", slot.as_str());
                 }
                 None => self.kill(slot.as_str()),
             }

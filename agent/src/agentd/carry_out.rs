@@ -11,6 +11,7 @@ use kiln_model::function::Ask;
 use super::adopt::slot_of;
 use super::output::{self, Collector, Ended, Log};
 use super::{Daemon, Happening, Running, Use, expect, functions, probes, reports};
+use crate::console::say;
 use crate::http::Client;
 use crate::init::message::{SlotName, ToInit};
 use crate::journal::uptime_ms;
@@ -46,7 +47,7 @@ impl Daemon {
             }
             Effect::Undrain { function, command } => {
                 if let Err(why) = self.run(&function, &command, Use::Undrain, Some(UNDRAIN_LIMIT)) {
-                    eprintln!("kiln: {function}: giving its traffic back: {why}");
+                    say!("kiln: {function}: giving its traffic back: {why}");
                 }
             }
             Effect::Record { step, detail } => self.record(step, detail),
@@ -134,7 +135,7 @@ impl Daemon {
         let pipe = match output::open(&path) {
             Ok(pipe) => pipe,
             Err(why) => {
-                eprintln!("kiln: {}: {why}", path.display());
+                say!("kiln: {}: {why}", path.display());
                 return false;
             }
         };
@@ -145,7 +146,7 @@ impl Daemon {
             let (end, text) = if process {
                 let mut log = Log::new(&slot);
                 let show = |bytes: &[u8]| {
-                    log.take(bytes, Instant::now()).iter().for_each(|line| println!("{line}"));
+                    log.take(bytes, Instant::now()).iter().for_each(|line| say!("{line}"));
                 };
                 let end = output::read(pipe, ended, show).await;
                 (end, log.last().as_bytes().to_vec())
@@ -173,7 +174,7 @@ impl Daemon {
         match running.used_for {
             Use::Process(process) => {
                 let how = failure();
-                println!("kiln: {process} {how}");
+                say!("kiln: {process} {how}");
                 self.core(Event::Exited { process, how, jitter: jitter() });
                 return;
             }
@@ -218,7 +219,7 @@ impl Daemon {
         let link = self.link.clone();
         tokio::task::spawn_local(async move {
             reports::last_words(&shared, &client, LAST_WORDS).await;
-            println!("kiln: the machine reboots after {} ms", Uptime(uptime_ms()).0);
+            say!("kiln: the machine reboots after {} ms", Uptime(uptime_ms()).0);
             link.send(ToInit::Reboot);
         });
     }

@@ -105,6 +105,7 @@ impl Functions {
             network: spec.sandbox.network,
             network_namespace: network(function),
             seccomp: spec.sandbox.seccomp,
+            env: spec.sandbox.env.clone(),
         };
         crate::boot::save(&Slot::path(name), &slot).map_err(|why| format!("its slot: {why}"))?;
         Ok(output)
@@ -141,6 +142,11 @@ fn control_group(function: &Function) -> std::io::Result<()> {
     let memory = or(function.sandbox.memory_max, Sandbox::MEMORY_DEFAULT);
     let tasks = or(function.sandbox.tasks_max.into(), Sandbox::TASKS_DEFAULT.into());
     std::fs::write(folder.join("memory.max"), memory.to_string())?;
+    // A limit that swap could stretch is none. A kernel without swap does not have the file.
+    match std::fs::write(folder.join("memory.swap.max"), "0") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     // When memory runs out the function ends as a whole, not one process of it at random.
     std::fs::write(folder.join("memory.oom.group"), "1")?;
     std::fs::write(folder.join("pids.max"), tasks.to_string())

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::unix::AsyncFd;
 
+use crate::console::say;
 use crate::init::message::{self, FromInit, SlotName, ToInit};
 
 #[derive(Clone)]
@@ -24,7 +25,7 @@ impl Link {
     /// Says something. Process 1 reads at once; when it cannot, it is gone, and so is the machine.
     pub fn send(&self, message: ToInit) {
         if let Err(error) = send(self.0.get_ref(), &message.encode(), SendFlags::NOSIGNAL) {
-            eprintln!("kiln: process 1 does not listen to {message:?}: {error}");
+            say!("kiln: process 1 does not listen to {message:?}: {error}");
         }
     }
 
@@ -37,7 +38,7 @@ impl Link {
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((length, _)) => match FromInit::decode(&bytes[..length.min(message::BYTES)]) {
                     Some(message) => return Ok(message),
-                    None => eprintln!("kiln: process 1 sent something that is no message"),
+                    None => say!("kiln: process 1 sent something that is no message"),
                 },
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(error) => return Err(error.into()),

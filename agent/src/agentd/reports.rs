@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::adopt::State;
 use super::{BEAT, memory};
 use crate::cmdline::BootParameters;
+use crate::console::say;
 use crate::http::Client;
 use crate::journal::{self, Journal};
 
@@ -113,7 +114,7 @@ async fn send(shared: &RefCell<Shared>, client: &Client) -> bool {
             true
         }
         Ok(Err(error)) => {
-            eprintln!("kiln: report: {error}");
+            say!("kiln: report: {error}");
             false
         }
         Err(_) => false,

@@ -13,10 +13,11 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, finit_module};
 
 use crate::journal::uptime_ms;
-use crate::stage0::SYSROOT;
+use crate::stage0::{ALIVE, SYSROOT};
 use crate::sys::process::{Spawn, spawn};
 
-/// Stage 0 gives up by itself long before; this is for one that hangs.
+/// Stage 0 gives up by itself long before; this is for one that hangs. While it only waits for people or for a
+/// provisioner it says so, and may wait for ever.
 const STAGE0_LIMIT: Duration = Duration::from_secs(900);
 const MODULES: &str = "/kiln/modules";
 
@@ -105,8 +106,15 @@ fn stage0(started: u64) -> Result<(), InitrdError> {
     let words = [c"stage0", started.as_c_str()];
     let child = spawn(Spawn { program: c"/init", words: &words, stdin: None, pid_namespace: false })
         .map_err(system("starting stage 0"))?;
-    let begun = Instant::now();
-    while begun.elapsed() < STAGE0_LIMIT {
+    let begun = uptime_ms();
+    let mut checked = Instant::now();
+    let mut alive = begun;
+    while u128::from(uptime_ms().saturating_sub(alive)) < STAGE0_LIMIT.as_millis() {
+        if checked.elapsed() > Duration::from_secs(10) {
+            checked = Instant::now();
+            let said = std::fs::read_to_string(ALIVE).ok().and_then(|text| text.parse().ok());
+            alive = said.unwrap_or(begun).max(alive);
+        }
         match wait(WaitOptions::NOHANG).map_err(system("waiting for stage 0"))? {
             Some((pid, status)) if pid == child => {
                 return if status.exit_status() == Some(0) { Ok(()) } else { Err(InitrdError::Stage0) };

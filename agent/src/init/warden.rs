@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use super::message::{self, FromInit, SlotName, ToInit};
 use super::table::{End, Table};
+use crate::console::say;
 use crate::sys::process::{Spawn, spawn};
 use crate::sys::{signals, watchdog};
 
@@ -69,6 +70,7 @@ pub fn run() -> WardenError {
 }
 
 fn prepare() -> Result<Warden, WardenError> {
+    crate::console::take();
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     // What a function mounts in its own namespace must not come back.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -114,7 +116,7 @@ impl Warden {
         match start_daemon() {
             Ok(daemon) => self.daemon = Some(daemon),
             Err(error) => {
-                eprintln!("kiln: the daemon cannot be started: {error}");
+                say!("kiln: the daemon cannot be started: {error}");
                 self.back_off();
             }
         }
@@ -153,7 +155,7 @@ impl Warden {
                 _ => continue,
             };
             if let Some(daemon) = self.daemon.take_if(|daemon| daemon.pid == pid) {
-                eprintln!("kiln: the daemon ended ({end:?}) and is started again; functions run on");
+                say!("kiln: the daemon ended ({end:?}) and is started again; functions run on");
                 if daemon.since.elapsed() > LONGEST_DELAY {
                     self.delay = Duration::from_millis(500);
                 }
@@ -171,6 +173,7 @@ impl Warden {
             let mut bytes = [0; message::BYTES];
             let Ok((length, _)) = recv(&daemon.socket, &mut bytes, RecvFlags::DONTWAIT) else { return };
             if length == 0 {
+                self.hang_up();
                 return;
             }
             self.heard = Instant::now();
@@ -180,8 +183,17 @@ impl Warden {
                 Some(ToInit::Signal(slot, signal)) => self.signal(slot, signal),
                 Some(ToInit::List) => self.list(),
                 Some(ToInit::Reboot) => super::reboot(),
-                None => eprintln!("kiln: the daemon sent something that is no message"),
+                None => say!("kiln: the daemon sent something that is no message"),
             }
+        }
+    }
+
+    /// The daemon has closed its end and may live on: nothing can be said to it any more, and waiting for it to
+    /// say something would be a loop without a pause.
+    fn hang_up(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.killed) {
+            daemon.killed = true;
+            let _ = kill_process(daemon.pid, Signal::KILL);
         }
     }
 
@@ -231,21 +243,21 @@ impl Warden {
         if let Some(daemon) = &self.daemon
             && !tell(daemon, message)
         {
-            eprintln!("kiln: the daemon does not read: {message:?} is lost");
+            say!("kiln: the daemon does not read: {message:?} is lost");
         }
     }
 
     fn mind_the_heartbeat(&mut self) {
         let silent = self.heard.elapsed();
         if silent > LOST {
-            eprintln!("kiln: no sign of life of the daemon for 90 seconds: the machine reboots");
+            say!("kiln: no sign of life of the daemon for 90 seconds: the machine reboots");
             super::reboot();
         }
         if let Some(daemon) = &mut self.daemon
             && !daemon.killed
             && silent.min(daemon.since.elapsed()) > SILENCE
         {
-            eprintln!("kiln: the daemon is silent and is killed");
+            say!("kiln: the daemon is silent and is killed");
             daemon.killed = true;
             let _ = kill_process(daemon.pid, Signal::KILL);
         }
@@ -272,4 +284,34 @@ fn start_daemon() -> io::Result<Daemon> {
     // Not fatal: the daemon then counts with us.
     let _ = std::fs::write("/sys/fs/cgroup/agent/cgroup.procs", &number[..number.len() - unused]);
     Ok(Daemon { pid, socket: ours, since: Instant::now(), killed: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_closes_its_line_is_ended_and_not_asked_for_ever() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
+        let now = Instant::now();
+        let pid = Pid::from_raw(child.id().cast_signed()).expect("number");
+        let mut warden = Warden {
+            table: Table::new(),
+            daemon: Some(Daemon { pid, socket, since: now, killed: false }),
+            signals: rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("descriptor"),
+            watchdog: None,
+            heard: now,
+            start_at: now,
+            delay: LONGEST_DELAY,
+        };
+        drop(theirs);
+        warden.obey();
+        assert_eq!(child.wait().expect("an end").signal(), Some(libc::SIGKILL));
+        warden.wait_for_news().expect("waits");
+        assert!(now.elapsed() > Duration::from_millis(900), "it does not look at the closed line again");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_model::manifest::{ImageRef, Manifest, Part};
 use kiln_model::{PartName, Sha256};
@@ -128,12 +128,55 @@ impl Store {
     }
 }
 
+/// Refuses a base that has no modules for the kernel that runs: a file that the firmware starts holds a kernel of
+/// its own, which may be older than the image.
+///
+/// # Errors
+/// Names the kernel.
+pub fn check_modules(base: &Path) -> Result<(), PartError> {
+    has_modules(base, &rustix::system::uname().release().to_string_lossy())
+}
+
+fn has_modules(base: &Path, release: &str) -> Result<(), PartError> {
+    let folder = base.join("usr/lib/modules");
+    if folder.join(release).is_dir() {
+        return Ok(());
+    }
+    let there = std::fs::read_dir(&folder).map(|all| {
+        all.flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(", ")
+    });
+    let why = format!(
+        "kernel {release} runs, and it has modules for {}; start the machine with this image's own kernel",
+        there.unwrap_or_else(|_| "none".to_owned())
+    );
+    Err(VerifyError::new("base", Fault::Contradiction(why)).into())
+}
+
 fn refused(name: &PartName, fault: Fault) -> PartError {
     VerifyError::new(name.as_str(), fault).into()
 }
 
-fn mount_tmpfs(folder: &std::path::Path, options: &str) -> io::Result<()> {
+fn mount_tmpfs(folder: &Path, options: &str) -> io::Result<()> {
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     let options = std::ffi::CString::new(options)?;
     Ok(rustix::mount::mount("tmpfs", folder, "tmpfs", flags, options.as_c_str())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_for_another_kernel_is_refused_by_its_name() {
+        let base = tempfile::tempdir().expect("folder");
+        let refusal = has_modules(base.path(), "6.1.0-9-amd64").expect_err("no modules at all");
+        assert_eq!(refusal.refused_part(), Some("base"));
+        std::fs::create_dir_all(base.path().join("usr/lib/modules/6.1.0-8-amd64")).expect("folder");
+        let refusal = has_modules(base.path(), "6.1.0-9-amd64").expect_err("another kernel's");
+        assert!(refusal.to_string().contains("6.1.0-9-amd64 runs, and it has modules for 6.1.0-8-amd64"));
+        has_modules(base.path(), "6.1.0-8-amd64").expect("this kernel's");
+    }
 }

@@ -9,6 +9,7 @@ use kiln_model::timeline::Step;
 use tokio::time::{Instant, timeout};
 
 use crate::cmdline::BootParameters;
+use crate::console::say;
 use crate::http::Client;
 use crate::journal::{Journal, State};
 
@@ -30,7 +31,7 @@ impl Reporter {
 
     /// Records a step and shows it on the console.
     pub fn passed(&mut self, step: Step, detail: String) {
-        println!("kiln: {step}: {}", crate::console::printable(&detail));
+        say!("kiln: {step}: {}", crate::console::printable(&detail));
         self.journal.record(step, detail);
     }
 
