@@ -4,7 +4,7 @@
 //! the errors that serde gives.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::format::Format;
 use crate::ids::{ImageName, MachineName};
 use crate::intent::{Ipv4Cidr, MachineConfig};
 use crate::mac::MacAddr;
+use crate::network::Ipv6Cidr;
 
 /// `fleet.toml`: the desired state that lives in git.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +30,46 @@ pub struct Fleet {
     /// Networks that machines boot from.
     #[serde(default, rename = "network")]
     pub networks: Vec<NetworkSpec>,
-    /// Machines that may boot. Every other one is listed as discovered and served nothing.
+    /// Machines that may boot. Every other one is listed as discovered, and gets the discovery image
+    /// ([`BootPolicy::discovery`]) or nothing.
     #[serde(default, rename = "machine")]
     pub machines: Vec<MachineSpec>,
+    /// What an operating system that is not ours is given when it asks how to set itself up.
+    #[serde(default, rename = "ztp", skip_serializing_if = "Vec::is_empty")]
+    pub ztp: Vec<ZtpScript>,
+}
+
+/// What a switch's operating system runs when it comes up for the first time (zero-touch provisioning).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZtpScript {
+    /// Which operating system.
+    pub system: ZtpSystem,
+    /// For machines of this role; empty for every machine that no other script of this system is for.
+    #[serde(default)]
+    pub role: String,
+    /// The script, or for SONiC a JSON document of plug-ins.
+    pub script: String,
+}
+
+/// Operating systems that ask by DHCP how to set themselves up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZtpSystem {
+    /// SONiC: JSON by option 67, a script by option 239.
+    Sonic,
+    /// Cumulus Linux: a script by option 239.
+    Cumulus,
+}
+
+impl ZtpSystem {
+    /// Its name, as in `fleet.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sonic => "sonic",
+            Self::Cumulus => "cumulus",
+        }
+    }
 }
 
 /// How machines boot.
@@ -43,11 +81,15 @@ pub struct BootPolicy {
     pub tries: u32,
     /// Seconds a machine waits when there is nothing for it to boot, before it asks again.
     pub retry_s: u32,
+    /// The image whose kernel and initrd look at a machine that is not in `fleet.toml`, in its newest
+    /// version. Without one such a machine is told to wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<ImageName>,
 }
 
 impl Default for BootPolicy {
     fn default() -> Self {
-        Self { tries: 2, retry_s: 30 }
+        Self { tries: 2, retry_s: 30, discovery: None }
     }
 }
 
@@ -88,11 +130,90 @@ pub struct NetworkSpec {
     /// Seconds a lease lasts for the client. The store is given more (DESIGN, Provisioner).
     #[serde(default = "NetworkSpec::default_lease")]
     pub lease_s: u32,
+    /// Whether we give addresses there.
+    #[serde(default)]
+    pub mode: NetworkMode,
+    /// Relays that may ask for machines of this network. Without any, every relay may whose own address
+    /// is in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Ipv4Addr>,
+    /// The same link's IPv6 network, such as `fd00:77::/64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<Ipv6Cidr>,
+    /// First and last IPv6 address for machines without one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool6: Option<[Ipv6Addr; 2]>,
+    /// IPv6 name servers (DHCPv6 option 23).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns6: Vec<Ipv6Addr>,
+    /// The subnet of another network on whose wire this one is too. Machines of `roles` get addresses
+    /// from here, all others from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Ipv4Cidr>,
+    /// See `link`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
+    /// Whether a pool's address is looked for on the wire before it is given away anew.
+    #[serde(default = "NetworkSpec::default_probe")]
+    pub probe: bool,
+    /// Clients that are told something else than the others; the first that fits counts.
+    #[serde(default, rename = "class", skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassSpec>,
+}
+
+/// Clients of a network that are told something else than the others. Every condition that is written
+/// must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassSpec {
+    /// What people call it.
+    pub name: String,
+    /// What the vendor class (option 60) begins with.
+    pub vendor_class: Option<String>,
+    /// What the user class (option 77) is.
+    pub user_class: Option<String>,
+    /// One of which the client must name (option 93).
+    #[serde(default)]
+    pub architectures: BTreeSet<u16>,
+    /// Addresses for them instead of the network's pool.
+    pub pool: Option<[Ipv4Addr; 2]>,
+    /// Options that they get on top.
+    #[serde(default, rename = "option")]
+    pub options: Vec<OptionSpec>,
+}
+
+/// One DHCP option: exactly one of its values is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptionSpec {
+    /// Its code, 1 to 254.
+    pub code: u8,
+    /// Text.
+    pub text: Option<String>,
+    /// Addresses, four bytes each.
+    pub addresses: Option<Vec<Ipv4Addr>>,
+    /// Bytes in hex.
+    pub hex: Option<String>,
+}
+
+/// Who gives addresses on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// We do.
+    #[default]
+    Full,
+    /// Another server does; we only say what to boot (ProxyDHCP: PXE 2.1, section 2.2.3).
+    Proxy,
 }
 
 impl NetworkSpec {
     const fn default_lease() -> u32 {
         3600
+    }
+
+    const fn default_probe() -> bool {
+        true
     }
 }
 
@@ -106,6 +227,12 @@ pub struct MachineSpec {
     pub mac: MacAddr,
     /// Its own address; without one it gets one from the pool.
     pub address: Option<Ipv4Addr>,
+    /// Its own IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
+    /// What its UEFI firmware starts.
+    #[serde(default)]
+    pub loader: LoaderChoice,
     /// The image it runs. Which version is the rollouts' business.
     pub image: ImageName,
     /// Its hardware profile.
@@ -126,6 +253,19 @@ pub struct MachineSpec {
     /// Values for its functions' templates.
     #[serde(default)]
     pub vars: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a UEFI firmware is given to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoaderChoice {
+    /// By HTTP the image's UKI when it has one, else iPXE; by TFTP the other way round.
+    #[default]
+    Auto,
+    /// Always iPXE.
+    Ipxe,
+    /// Always the image's UKI.
+    Uki,
 }
 
 impl MachineSpec {
@@ -173,12 +313,17 @@ pub struct Serve {
     pub interface: String,
     /// This server's own address there, put into option 54 and into URLs.
     pub address: Ipv4Addr,
+    /// Other DHCP servers that may answer on the networks of this one: any other is an alarm.
+    pub peers: Vec<Ipv4Addr>,
     /// Where boot files and reports are served over HTTP.
     pub http_port: u16,
     /// Ports of DHCP and TFTP; other than 67 and 69 only for tests on loopback.
     pub dhcp_port: u16,
     /// See `dhcp_port`.
     pub tftp_port: u16,
+    /// This server's own IPv6 address there; without one DHCPv6 is not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
 }
 
 impl Serve {
@@ -201,9 +346,11 @@ impl Default for Serve {
         Self {
             interface: "eth0".to_owned(),
             address: Ipv4Addr::UNSPECIFIED,
+            peers: Vec::new(),
             http_port: 80,
             dhcp_port: 67,
             tftp_port: 69,
+            address6: None,
         }
     }
 }

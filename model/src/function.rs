@@ -1,6 +1,6 @@
 //! What a network function is on the box: commands, and what they may do (default: nothing).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,9 @@ pub struct Sandbox {
     pub tasks_max: u32,
     /// System calls it may make beyond the base set.
     pub seccomp: SeccompProfile,
+    /// Variables that its programs see besides `PATH` and `LANG`, or in their place.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
 }
 
 impl Sandbox {

@@ -17,6 +17,7 @@ pub mod intent;
 pub mod inventory;
 pub mod mac;
 pub mod manifest;
+pub mod network;
 pub mod report;
 pub mod time;
 pub mod timeline;

@@ -72,6 +72,16 @@ steps! {
     TftpDone = "TFTP done", Provisioner;
     /// A TFTP transfer was given up.
     TftpFailed = "TFTP failed", Provisioner;
+    /// A boot loader or a whole UKI was fetched by HTTP.
+    Loader = "loader fetched", Provisioner;
+    /// An answer without anything to boot was sent to a firmware that asked for it.
+    NothingToBoot = "nothing to boot", Provisioner;
+    /// An HTTP transfer ended before its last byte.
+    HttpStopped = "HTTP stopped", Provisioner;
+    /// An installer was served to ONIE.
+    Installer = "installer served", Provisioner;
+    /// A first-boot script was served to an operating system that is not ours.
+    Ztp = "ZTP script", Provisioner;
     /// A boot script was served. This spends a try.
     Script = "boot script", Provisioner;
     /// The kernel was fetched.
@@ -112,6 +122,8 @@ steps! {
     Drained = "drained", Agent;
     /// The box reboots.
     Rebooting = "rebooting", Agent;
+    /// A machine that is not in the fleet told what it is made of.
+    Inventory = "inventory", Agent;
 }
 
 impl fmt::Display for Step {

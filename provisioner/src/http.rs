@@ -3,6 +3,9 @@
 pub mod accept;
 pub mod boot;
 pub mod files;
+mod head;
+mod pace;
+mod plain;
 mod range;
 mod stall;
 #[cfg(test)]

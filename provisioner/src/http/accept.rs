@@ -1,7 +1,7 @@
 //! The accept loop: connections that cannot be held open by saying little.
 //!
 //! `axum::serve` has no header timeout: a half-sent request is kept for ever. Here a connection ends when
-//! its request head is late, when it stands still in either direction, or when the server shuts down; how
+//! its request head is late, when it stands still or takes its answer too slowly, or when the server shuts down; how
 //! many there are is capped in all and for each client, so that one client cannot keep out the others.
 
 use std::collections::HashMap;
@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::plain;
 use super::stall::StallGuard;
 
 /// What a client may take.
@@ -29,6 +31,10 @@ pub struct Limits {
     pub head: Duration,
     /// How long a connection may move no byte in either direction.
     pub stall: Duration,
+    /// Bytes of an answer that a machine takes in each such time at least.
+    pub least: u64,
+    /// From a request's head to the end of its answer, when it has a body: such are small.
+    pub exchange: Duration,
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
     /// Connections at once from one address; further ones are closed at once.
@@ -42,6 +48,9 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(5),
             stall: Duration::from_secs(20),
+            // 1 KiB/s: a thousand machines behind one link of 10 Mbit/s are not cut.
+            least: 20 << 10,
+            exchange: Duration::from_secs(60),
             connections: 1024,
             per_client: 64,
             drain: Duration::from_secs(5),
@@ -56,14 +65,25 @@ pub struct Peer(pub Option<IpAddr>);
 /// Something that connections come from.
 pub trait Accept: Send {
     /// One connection.
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Io: Connection;
 
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send;
 }
 
+/// One connection, which knows how it is best served.
+pub trait Connection: Send + 'static {
+    /// Serves it until either side ends it.
+    fn serve(
+        self,
+        router: Router,
+        limits: Limits,
+        shutdown: Shutdown,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+}
+
 impl Accept for TcpListener {
-    type Io = tokio::net::TcpStream;
+    type Io = TcpStream;
 
     async fn accept(&self) -> io::Result<(Self::Io, Peer)> {
         let (stream, from) = TcpListener::accept(self).await?;
@@ -72,12 +92,73 @@ impl Accept for TcpListener {
     }
 }
 
+/// Machines, who want files.
+impl Connection for TcpStream {
+    async fn serve(self, router: Router, limits: Limits, shutdown: Shutdown) -> io::Result<()> {
+        plain::serve(self, router, limits, shutdown).await
+    }
+}
+
 impl Accept for UnixListener {
-    type Io = tokio::net::UnixStream;
+    type Io = UnixStream;
 
     async fn accept(&self) -> io::Result<(Self::Io, Peer)> {
         let (stream, _) = UnixListener::accept(self).await?;
         Ok((stream, Peer(None)))
+    }
+}
+
+/// The operator's programs, whom the file's permission lets in: hyper does all.
+impl Connection for UnixStream {
+    async fn serve(self, router: Router, limits: Limits, mut shutdown: Shutdown) -> io::Result<()> {
+        let io = TokioIo::new(StallGuard::new(self, limits.stall));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(64 * 1024)
+            .serve_connection(io, TowerToHyperService::new(router));
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = shutdown.begun() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        result.map_err(io::Error::other)
+    }
+}
+
+/// Lets hyper answer the one request that `read` and what follows on `stream` make; then the connection ends.
+pub async fn serve_once(read: Bytes, stream: TcpStream, router: Router, limits: Limits) -> io::Result<()> {
+    let (rest, answers) = stream.into_split();
+    let stream = tokio::io::join(io::Cursor::new(read).chain(rest), answers);
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(64 * 1024)
+        .serve_connection(
+            TokioIo::new(StallGuard::new(stream, limits.stall)),
+            TowerToHyperService::new(router),
+        );
+    tokio::time::timeout(limits.exchange, connection).await?.map_err(io::Error::other)
+}
+
+/// Whether the server is to end.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// Ready once it has begun, or nobody is left who could begin it.
+    pub async fn begun(&mut self) {
+        // An error means that the sender is gone, which is a shutdown as well.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// Whether it has.
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
 
@@ -86,8 +167,9 @@ pub async fn run<L: Accept>(
     listener: L,
     router: Router,
     limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
+    let mut shutdown = Shutdown(shutdown);
     let slots = Arc::new(Semaphore::new(limits.connections));
     let clients = Clients::default();
     let mut connections = JoinSet::new();
@@ -99,7 +181,7 @@ pub async fn run<L: Accept>(
         };
         let (slot, accepted) = tokio::select! {
             next = next => next,
-            () = stopped(&mut shutdown) => break,
+            () = shutdown.begun() => break,
         };
         match accepted {
             Ok((io, peer)) => {
@@ -107,9 +189,12 @@ pub async fn run<L: Accept>(
                     tracing::warn!(?peer, "http: too many connections from one client; closed the newest");
                     continue;
                 };
-                let connection = serve_connection(io, peer, router.clone(), limits, shutdown.clone());
+                let router = router.clone().layer(axum::Extension(ConnectInfo(peer)));
+                let connection = io.serve(router, limits, shutdown.clone());
                 connections.spawn(async move {
-                    connection.await;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(?peer, %error, "http: connection ended early");
+                    }
                     drop((slot, client));
                 });
             }
@@ -126,41 +211,6 @@ pub async fn run<L: Accept>(
     if tokio::time::timeout(limits.drain, all_ended).await.is_err() {
         tracing::warn!("http: some connections did not end in time and were cut");
     }
-}
-
-async fn serve_connection<I>(
-    io: I,
-    peer: Peer,
-    router: Router,
-    limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
-) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let router = router.layer(axum::Extension(ConnectInfo(peer)));
-    let io = TokioIo::new(StallGuard::new(io, limits.stall));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(64 * 1024)
-        .serve_connection(io, TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stopped(&mut shutdown) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(?peer, %error, "http: connection ended early");
-    }
-}
-
-/// Ready once shutdown has begun, or nobody is left who could begin it.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a shutdown as well.
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// How many connections each client has.

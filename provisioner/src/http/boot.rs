@@ -14,7 +14,7 @@ use kiln_model::{MacAddr, PartName, Report, Sha256};
 use serde::Deserialize;
 
 use super::accept::Peer;
-use super::files::OnSent;
+use super::files::{OnEnd, Sent};
 use super::{HttpError, files};
 use crate::boots::ScriptRequest;
 use crate::server::{Server, now};
@@ -99,14 +99,17 @@ async fn part(
         "initrd" => Some(Step::Initrd),
         _ => None,
     };
-    let on_sent = step.map(|step| -> OnSent {
+    let on_end = step.map(|step| -> OnEnd {
         let (server, size) = (Arc::clone(&server), part.size);
-        Box::new(move || {
-            let detail = format!("{name}, {size} bytes by HTTP");
+        Box::new(move |sent| {
+            let (step, detail) = match sent {
+                Sent::Whole => (step, format!("{name}, {size} bytes by HTTP")),
+                Sent::Part | Sent::Stopped { .. } => return,
+            };
             server.timelines.note(&caller.machine, now(), Some(caller.boot), step, detail);
         })
     });
-    files::file(&path, &part.sha256.to_string(), OCTETS, &headers, on_sent).await
+    files::file(&path, &part.sha256.to_string(), OCTETS, &headers, on_end).await
 }
 
 async fn loader(

@@ -17,6 +17,8 @@ use super::files;
 const QUICK: Limits = Limits {
     head: Duration::from_millis(300),
     stall: Duration::from_millis(600),
+    least: 64 << 10,
+    exchange: Duration::from_secs(2),
     connections: 8,
     per_client: 4,
     drain: Duration::from_millis(500),
