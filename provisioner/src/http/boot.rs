@@ -104,7 +104,11 @@ async fn part(
         Box::new(move |sent| {
             let (step, detail) = match sent {
                 Sent::Whole => (step, format!("{name}, {size} bytes by HTTP")),
-                Sent::Part | Sent::Stopped { .. } => return,
+                Sent::Stopped { at, of } => {
+                    let percent = at.saturating_mul(100) / of.max(1);
+                    (Step::HttpStopped, format!("{name} at {percent} %: {at} of {of} bytes"))
+                }
+                Sent::Part => return,
             };
             server.timelines.note(&caller.machine, now(), Some(caller.boot), step, detail);
         })
