@@ -5,13 +5,16 @@ SHELL    := /bin/bash
 TARGET   := $(abspath $(or $(CARGO_TARGET_DIR),target))
 TRIPLE   := $(shell uname -m)-unknown-linux-gnu
 AGENT    := $(TARGET)/$(TRIPLE)/agent/kiln-agent
+# Static, and the same bytes from whatever folder it is built in.
+AGENT_FLAGS := -Ctarget-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
+	--remap-path-prefix=$(CURDIR)=/kiln --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 # For what makes network namespaces and taps.
 AS_ROOT  := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench agent kiln fmt clean setup-demo setup-test setup-bench
+.PHONY: help demo test test-long bench agent agent-arm64 kiln fmt clean setup-demo setup-test setup-bench setup-arm64
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: setup-demo kiln agent ## bake, sign, serve, boot two machines, roll, refuse; leaves the lab running
 	$(AS_ROOT) $(TARGET)/debug/kiln-demo --kiln $(TARGET)/debug/kiln --agent $(AGENT) $(ARGS)
@@ -20,10 +23,19 @@ demo: setup-demo kiln agent ## bake, sign, serve, boot two machines, roll, refus
 kiln:
 	cargo build --locked --bin kiln --bin kiln-demo
 
-# Process 1 of every machine: static, small, and the same bytes from whatever folder it is built in.
+# Process 1 of every machine.
 agent: ## build the static agent alone
-	RUSTFLAGS='-Ctarget-feature=+crt-static --cfg getrandom_backend="linux_getrandom" --remap-path-prefix=$(CURDIR)=/kiln --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo' \
+	RUSTFLAGS='$(AGENT_FLAGS)' \
 		cargo build --locked --profile agent --target $(TRIPLE) --target-dir $(TARGET) -p kiln-agent
+
+# Debian's compiler and its library for arm64 (setup.sh); a folder of its own, for rustup's compiler is another.
+agent-arm64: setup-arm64 ## the agent for arm64, on an x86_64 machine
+	RUSTC=$(TARGET)/cross-arm64/rustc RUSTFLAGS='$(AGENT_FLAGS)' \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+		cargo build --locked --profile agent --target aarch64-unknown-linux-gnu \
+			--target-dir $(TARGET)/cross-arm64/target -p kiln-agent
+	install -D $(TARGET)/cross-arm64/target/aarch64-unknown-linux-gnu/agent/kiln-agent \
+		$(TARGET)/aarch64-unknown-linux-gnu/agent/kiln-agent
 
 test: setup-test ## formatting, lints, unit, property, contract and peer tests, and the lab
 	./tests/run.sh
@@ -36,6 +48,9 @@ setup-test:
 
 setup-bench:
 	@TARGET=$(TARGET) ./setup.sh bench
+
+setup-arm64:
+	@TARGET=$(TARGET) ./setup.sh arm64
 
 bench: setup-bench ## our servers and the peers in one run: a table, and target/bench.json
 	cargo build --release --locked --bin kiln --bin kiln-bench

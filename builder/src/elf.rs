@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use kiln_model::Arch;
 use object::Endianness;
 use object::elf;
-use object::read::elf::{Dyn as _, ElfFile64, ProgramHeader as _};
+use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _};
 
 use crate::tree::{Node, Tree, TreePath};
 
@@ -36,6 +36,8 @@ pub enum ElfError {
 /// What one ELF file asks of the loader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Needs {
+    /// What it runs on; none when it is for something that Kiln does not know.
+    pub arch: Option<Arch>,
     /// The loader (`PT_INTERP`).
     pub interpreter: Option<String>,
     /// Names of libraries (`DT_NEEDED`).
@@ -57,7 +59,12 @@ pub fn needs(path: &TreePath, bytes: &[u8]) -> Result<Needs, ElfError> {
 fn read(bytes: &[u8]) -> object::Result<Needs> {
     let file: ElfFile64<'_, Endianness> = ElfFile64::parse(bytes)?;
     let endian = file.endian();
-    let mut needs = Needs::default();
+    let arch = match file.elf_header().e_machine(endian) {
+        elf::EM_X86_64 => Some(Arch::X86_64),
+        elf::EM_AARCH64 => Some(Arch::Arm64),
+        _ => None,
+    };
+    let mut needs = Needs { arch, ..Needs::default() };
     for header in file.elf_program_headers() {
         if let Some(interpreter) = header.interpreter(endian, bytes)? {
             needs.interpreter = Some(String::from_utf8_lossy(interpreter).into_owned());
@@ -130,7 +137,7 @@ pub fn follow(link: &TreePath, target: &str) -> Option<TreePath> {
 }
 
 /// The path with `..` resolved and `/lib` read as `/usr/lib`.
-fn merged(path: &str) -> Option<TreePath> {
+pub(crate) fn merged(path: &str) -> Option<TreePath> {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/').filter(|s| !s.is_empty() && *s != ".") {
         if segment == ".." {

@@ -200,6 +200,12 @@ fn what_cannot_work_is_told_before_anything_is_written() {
     assert!(bench.refused(&none).contains("make agent"));
     let linked = BakeOptions { agent: std::env::current_exe().expect("a path"), ..bench.options() };
     assert!(bench.refused(&linked).contains("static"));
+    // `e_machine` (ELF-64, 18): 183 is AArch64.
+    let mut foreign = program();
+    foreign[18] = 183;
+    bench.write("foreign", &foreign);
+    let foreign = BakeOptions { agent: bench.at("foreign"), ..bench.options() };
+    assert!(bench.refused(&foreign).contains("it is for arm64, the image for x86_64"));
     let text = BakeOptions { agent: bench.at("images/x/image.toml"), ..bench.options() };
     assert!(bench.refused(&text).contains("cannot be the agent"));
 

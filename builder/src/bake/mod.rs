@@ -108,7 +108,7 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     let mut clock = Clock::default();
     let spec = Spec::load(&options.spec)?;
     // What can fail cheaply fails first.
-    let inputs = parts::Inputs::read(options)?;
+    let inputs = parts::Inputs::read(options, spec.image.arch)?;
     let key = kiln_signing::fleet::load_key(&options.keys.join("targets.json"))?;
     std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
     let store = ContentStore::open(&options.cache)?;

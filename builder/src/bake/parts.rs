@@ -4,7 +4,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_model::manifest::Part;
-use kiln_model::{FunctionName, ImageVersion, PartName, Sha256};
+use kiln_model::{Arch, FunctionName, ImageVersion, PartName, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -55,8 +55,8 @@ pub struct Workshop<'a> {
 pub type Laps = Mutex<Vec<(String, Duration)>>;
 
 impl Inputs {
-    /// Reads them, and refuses an agent that could not start.
-    pub fn read(options: &BakeOptions) -> Result<Self, BakeError> {
+    /// Reads them, and refuses an agent that could not start on `arch`.
+    pub fn read(options: &BakeOptions, arch: Arch) -> Result<Self, BakeError> {
         let read =
             |path: &std::path::Path| std::fs::read(path).map_err(|e| BakeError::io("cannot read", path, e));
         let problem =
@@ -69,6 +69,13 @@ impl Inputs {
             return Err(problem(
                 "it is linked with shared libraries; a static program is wanted (`make agent`)",
             ));
+        }
+        if needs.arch != Some(arch) {
+            let found = needs.arch.map_or("another processor", Arch::as_str);
+            return Err(problem(&format!(
+                "it is for {found}, the image for {arch}: build it with `make agent` (x86_64) or \
+                 `make agent-arm64`, and name it with `--agent`"
+            )));
         }
         Ok(Self {
             agent,
@@ -92,7 +99,7 @@ impl Workshop<'_> {
         }
         jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?)));
         jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?)));
-        for (file, path) in LOADERS {
+        for (file, path) in loaders(self.spec.image.arch) {
             let key = self.key("loader").add(file.as_bytes());
             let make = || one_file("loader", loader.get()?, path);
             jobs.push(Job::new(&format!("loader/{file}"), key, make));
@@ -186,9 +193,16 @@ impl Workshop<'_> {
     }
 }
 
-/// Boot loaders: the name of the part, and where Debian's `ipxe` has it.
-const LOADERS: &[(&str, &str)] =
-    &[("ipxe.efi", "/usr/lib/ipxe/ipxe.efi"), ("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe")];
+/// Boot loaders: the name of the part, and where Debian's `ipxe` has it. It has none for arm64, whose
+/// machines boot without one.
+const fn loaders(arch: Arch) -> &'static [(&'static str, &'static str)] {
+    match arch {
+        Arch::X86_64 => {
+            &[("ipxe.efi", "/usr/lib/ipxe/ipxe.efi"), ("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe")]
+        }
+        Arch::Arm64 => &[],
+    }
+}
 
 fn vmlinuz(kernel: &Unpacked) -> Result<Raw, BakeError> {
     let release = crate::modules::kernel_release(&kernel.tree)?;
