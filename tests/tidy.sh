@@ -12,10 +12,11 @@ allowed() {
         model) echo "" ;;
         model/disk) echo "kiln-model" ;;
         hw-profiles | signing | agent/lifecycle | provisioner/boot | provisioner/rollout | provisioner/dhcp) echo "kiln-model" ;;
+        provisioner/dhcp6) echo "kiln-model kiln-dhcp" ;;
         provisioner/tftp | provisioner/store) echo "" ;;
         builder) echo "kiln-model kiln-outputs kiln-hw-profiles kiln-signing" ;;
         builder/outputs) echo "kiln-model kiln-disk kiln-signing" ;;
-        provisioner) echo "kiln-model kiln-hw-profiles kiln-signing kiln-dhcp tftp-server kiln-boot kiln-rollout kiln-store" ;;
+        provisioner) echo "kiln-model kiln-hw-profiles kiln-signing kiln-dhcp kiln-dhcp6 tftp-server kiln-boot kiln-rollout kiln-store" ;;
         agent) echo "kiln-model kiln-disk kiln-signing kiln-lifecycle" ;;
         qemu) echo "kiln-model" ;;
         cli) echo "kiln-model kiln-hw-profiles kiln-signing kiln-builder kiln-outputs kiln-provisioner kiln-boot kiln-rollout kiln-lab" ;;

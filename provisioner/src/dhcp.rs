@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, RwLockReadGuard};
 
 use kiln_dhcp::{
-    BootAnswer, ClientFacts, Destination, Directory, Effect, Firmware, Inbound, Lease, Outbound, Pool,
+    BootAnswer, ClientFacts, Destination, Directory, Effect, Firmware, Inbound, Lease, Outbound, Probe,
     Reservation, Seen, ServerConfig, Subnet, wire,
 };
 use kiln_model::timeline::Step;
@@ -22,6 +22,7 @@ use crate::discovery;
 use crate::error::ServeError;
 use crate::records::{MachineRecord, key};
 use crate::server::{Server, now};
+use crate::{networks, probe, rogue};
 use leases::{Held, Leases};
 use sys::Link;
 
@@ -126,12 +127,33 @@ async fn execute(server: &Server, leases: &Leases, sockets: &Sockets, effect: Ef
                 tracing::error!(%error, %address, "dhcp: quarantine");
             }
         }
+        Effect::Probe(found) => {
+            if let Some(seen) = probed(server, leases, sockets, *found).await {
+                note(server, seen, now).await;
+            }
+        }
+        Effect::Foreign(foreign) => rogue::took_offer(server, foreign, now),
         Effect::Seen(seen) => note(server, seen, now).await,
     }
 }
 
+/// What waited for the probe goes out when nobody is on the address; else that stays unused.
+async fn probed(server: &Server, leases: &Leases, sockets: &Sockets, found: Probe) -> Option<Seen> {
+    let (address, owner) = (found.address, found.owner);
+    let Some(by) = probe::used_by(&server.serve.interface, address, owner).await else {
+        let (reply, seen) = found.then?;
+        sockets.send(&reply).await;
+        return Some(seen);
+    };
+    tracing::warn!(%address, %by, client = %owner, "dhcp: somebody without a lease is on this address");
+    if let Err(error) = leases.end(&server.db, address, owner, Some(found.until)).await {
+        tracing::error!(%error, %address, "dhcp: quarantine");
+    }
+    None
+}
+
 /// One step for the timeline, and for the list of machines.
-async fn note(server: &Server, seen: Seen, now: UnixMillis) {
+pub(crate) async fn note(server: &Server, seen: Seen, now: UnixMillis) {
     let mac = seen.client.mac;
     tracing::debug!(%mac, step = %seen.step, detail = %seen.detail, "dhcp");
     let known = server.fleet().machine_by_mac(mac).map(|m| m.name.clone());
@@ -157,13 +179,7 @@ async fn note(server: &Server, seen: Seen, now: UnixMillis) {
 }
 
 fn describe(client: &ClientFacts) -> String {
-    let firmware = match client.firmware {
-        Firmware::Pxe => "PXE firmware",
-        Firmware::HttpBoot => "UEFI HTTP boot",
-        Firmware::Ipxe => "iPXE",
-        Firmware::Onie => "ONIE",
-        Firmware::Other => "DHCP client",
-    };
+    let firmware = client.firmware.name();
     let architecture = client.architectures.first().map(|code| format!(", architecture {code}"));
     let relay = client.relay.as_ref().map(|relay| format!(", via relay {}", relay.address));
     format!("{firmware}{}{}", architecture.unwrap_or_default(), relay.unwrap_or_default())
@@ -200,21 +216,15 @@ fn core_config(fleet: &FleetState) -> ServerConfig {
 }
 
 /// What the core asks for, as of one packet.
-struct View<'a> {
-    server: &'a Server,
-    fleet: Arc<FleetState>,
-    leases: RwLockReadGuard<'a, Held>,
+pub(crate) struct View<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) fleet: Arc<FleetState>,
+    pub(crate) leases: RwLockReadGuard<'a, Held>,
 }
 
 impl Directory for View<'_> {
-    fn subnet(&self, link: Ipv4Addr) -> Option<Subnet> {
-        self.fleet.network_of(link).map(|network| Subnet {
-            network: network.subnet,
-            pool: network.pool.map(|[first, last]| Pool { first, last }),
-            routers: network.routers.clone(),
-            dns: network.dns.clone(),
-            lease_s: network.lease_s,
-        })
+    fn subnet(&self, link: Ipv4Addr, client: MacAddr) -> Option<Subnet> {
+        networks::of(&self.fleet, link, client).map(Subnet::from)
     }
 
     fn machine(&self, mac: MacAddr) -> Option<Reservation> {
@@ -266,7 +276,7 @@ fn boot_client(client: &ClientFacts) -> kiln_boot::Client {
     }
 }
 
-fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocket, ServeError> {
+pub(crate) fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocket, ServeError> {
     let other = |source| ServeError::Socket { service: "dhcp", what: format!("listen on {listen}"), source };
     let socket =
         Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP)).map_err(other)?;
@@ -279,7 +289,7 @@ fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocket, ServeErr
     UdpSocket::from_std(socket.into()).map_err(other)
 }
 
-fn on_interface(interface: &str, what: &str, source: io::Error) -> ServeError {
+pub(crate) fn on_interface(interface: &str, what: &str, source: io::Error) -> ServeError {
     match (source.kind(), source.raw_os_error()) {
         (_, Some(libc::ENODEV | libc::ENXIO)) => ServeError::NoInterface { interface: interface.to_owned() },
         (io::ErrorKind::PermissionDenied, _) => {

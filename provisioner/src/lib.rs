@@ -17,6 +17,7 @@
 //! | `db`, `records` | the store as typed records; transactions decided by pure functions |
 //! | `repository` | the verified images, and the way from a request to a file |
 //! | `dhcp`, `tftp`, `http` | the machines' side |
+//! | `proxy`, `probe`, `networks`, `rogue` | beside `dhcp`: port 4011, addresses in use, which network, other servers |
 //! | `boots`, `intents`, `reports`, `discovery`, `timeline` | what machines ask for and tell |
 //! | `api`, `views`, `rollouts`, `apply` | the operator's side |
 
@@ -30,9 +31,13 @@ mod discovery;
 mod error;
 mod http;
 mod intents;
+mod networks;
+mod probe;
+mod proxy;
 mod records;
 mod reports;
 mod repository;
+mod rogue;
 mod rollouts;
 mod run;
 mod server;

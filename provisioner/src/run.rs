@@ -18,7 +18,7 @@ use crate::http::accept::{Limits, run as serve_http};
 use crate::repository::Seen;
 use crate::server::{Server, now};
 use crate::timeline::Writer;
-use crate::{api, dhcp, http, rollouts, tftp};
+use crate::{api, dhcp, http, proxy, rogue, rollouts, tftp};
 
 /// How often `timestamp.json` is looked at.
 const REPOSITORY_POLL: Duration = Duration::from_secs(1);
@@ -81,6 +81,8 @@ async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Wr
 /// Every socket.
 struct Bound {
     dhcp: dhcp::Driver,
+    boot_server: Option<proxy::BootServer>,
+    rogue: Option<rogue::Watch>,
     tftp: tftp::Driver,
     http: TcpListener,
     api: UnixListener,
@@ -89,13 +91,15 @@ struct Bound {
 impl Bound {
     async fn new(server: &Arc<Server>, leases: &Arc<Leases>, socket: &Path) -> Result<Self, ServeError> {
         let dhcp = dhcp::Driver::bind(Arc::clone(server), Arc::clone(leases))?;
+        let boot_server = proxy::BootServer::bind(server, leases)?;
+        let rogue = rogue::Watch::bind(server);
         let tftp = tftp::bind(server)?;
         let address = server.serve.http();
         let http =
             TcpListener::bind(address).await.map_err(ServeError::bind("http", "serve.http_port", address))?;
         // Last, so that a server that cannot start never takes the place of one that runs.
         let api = api::bind(socket)?;
-        Ok(Self { dhcp, tftp, http, api })
+        Ok(Self { dhcp, boot_server, rogue, tftp, http, api })
     }
 
     /// Runs every part until `shutdown`. A part that ends by itself ends the server.
@@ -117,6 +121,8 @@ impl Bound {
         graceful.spawn(self.tftp.tftp.run(tftp_stop));
         endless.spawn(tftp::note_events(Arc::clone(&server), leases, self.tftp.events));
         endless.spawn(self.dhcp.run());
+        self.boot_server.map(|boot_server| endless.spawn(boot_server.run()));
+        self.rogue.map(|rogue| endless.spawn(rogue.run()));
         endless.spawn(rollouts::run(Arc::clone(&server)));
         endless.spawn(follow_repository(server, seen));
 

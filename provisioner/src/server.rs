@@ -15,6 +15,7 @@ use crate::db::Db;
 use crate::error::ServeError;
 use crate::intents::Signer;
 use crate::repository::Catalog;
+use crate::rogue::Rogues;
 use crate::timeline::{Timelines, Writer};
 
 /// What every driver shares: the records, the fleet, the images, the director's key.
@@ -32,6 +33,8 @@ pub struct Server {
     pub timelines: Timelines,
     /// Signs intents.
     pub signer: Signer,
+    /// Other DHCP servers that were told of.
+    pub rogues: Rogues,
     /// Held while a desired state is put into force.
     pub applying: tokio::sync::Mutex<()>,
     fleet: RwLock<Arc<FleetState>>,
@@ -51,6 +54,7 @@ impl Server {
             catalog: Catalog::new(kiln.repository, root),
             timelines,
             signer: Signer::new(key),
+            rogues: Rogues::default(),
             applying: tokio::sync::Mutex::default(),
             fleet: RwLock::new(Arc::new(config.fleet)),
         };

@@ -54,6 +54,12 @@ fn main() -> io::Result<()> {
                     memory.release(address, owner);
                     memory.quarantine.insert(address, until);
                 }
+                Effect::Probe(probe) => {
+                    if let Some((reply, _)) = probe.then {
+                        sockets.send(&reply)?;
+                    }
+                }
+                Effect::Foreign(foreign) => println!("{} took {}", foreign.client, foreign.server),
                 Effect::Seen(seen) => println!("{} {}: {}", seen.client.mac, seen.step, seen.detail),
             }
         }

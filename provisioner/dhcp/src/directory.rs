@@ -2,17 +2,21 @@
 //!
 //! Every answer comes from memory that the driver keeps beside the store; none may block.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use kiln_model::fleet::{ClassSpec, NetworkMode, NetworkSpec, OptionSpec};
 use kiln_model::intent::Ipv4Cidr;
 use kiln_model::{MacAddr, MachineName, UnixMillis};
 
+use crate::dialect::is_class;
 use crate::facts::ClientFacts;
 
 /// A read view of what is stored and configured.
 pub trait Directory {
-    /// The network that `link` is in: the address of a relay, or our own on the receiving interface.
-    fn subnet(&self, link: Ipv4Addr) -> Option<Subnet>;
+    /// The network for `client` on the wire that `link` is on: the address of a relay, or our own on the
+    /// receiving interface. A wire may carry several networks, each for machines of its own.
+    fn subnet(&self, link: Ipv4Addr, client: MacAddr) -> Option<Subnet>;
 
     /// The machine that `mac` belongs to. Only known machines are told what to boot.
     fn machine(&self, mac: MacAddr) -> Option<Reservation>;
@@ -46,6 +50,94 @@ pub struct Subnet {
     pub dns: Vec<Ipv4Addr>,
     /// Seconds that a lease lasts for the client.
     pub lease_s: u32,
+    /// Whether another server gives the addresses, and we only say what to boot (PXE 2.1, section 2.2.3).
+    pub proxy: bool,
+    /// Relays whose packets are answered; none: every relay.
+    pub relays: Vec<Ipv4Addr>,
+    /// Whether a pool's address is looked for on the wire before it is given away anew.
+    pub probe: bool,
+    /// Clients that are told something else than the others; the first that fits counts.
+    pub classes: Vec<Class>,
+}
+
+/// Clients that are told something else. Every condition that is there must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Class {
+    /// What people call it.
+    pub name: String,
+    /// What the vendor class (option 60) begins with.
+    pub vendor_class: Option<String>,
+    /// What the user class (option 77) is.
+    pub user_class: Option<String>,
+    /// One of which the client must name (option 93).
+    pub architectures: BTreeSet<u16>,
+    /// Addresses for them instead of the network's pool.
+    pub pool: Option<Pool>,
+    /// Options on top, before what the network says. Those of the protocol itself cannot be set.
+    pub options: Vec<(u8, Vec<u8>)>,
+}
+
+impl Class {
+    /// Whether `client` is one of them.
+    pub fn holds(&self, client: &ClientFacts) -> bool {
+        let vendor = self.vendor_class.as_ref().is_none_or(|begin| client.vendor_class.starts_with(begin));
+        let user = self.user_class.as_ref();
+        let user = user.is_none_or(|class| is_class(client.user_class.as_bytes(), class.as_bytes()));
+        let architecture = self.architectures.is_empty()
+            || client.architectures.iter().any(|found| self.architectures.contains(found));
+        vendor && user && architecture
+    }
+}
+
+impl From<&NetworkSpec> for Subnet {
+    fn from(network: &NetworkSpec) -> Self {
+        let pool = |[first, last]: [Ipv4Addr; 2]| Pool { first, last };
+        Self {
+            network: network.subnet,
+            pool: network.pool.map(pool),
+            routers: network.routers.clone(),
+            dns: network.dns.clone(),
+            lease_s: network.lease_s,
+            proxy: network.mode == NetworkMode::Proxy,
+            relays: network.relays.clone(),
+            probe: network.probe,
+            classes: network.classes.iter().map(Class::from).collect(),
+        }
+    }
+}
+
+impl From<&ClassSpec> for Class {
+    fn from(class: &ClassSpec) -> Self {
+        Self {
+            name: class.name.clone(),
+            vendor_class: class.vendor_class.clone(),
+            user_class: class.user_class.clone(),
+            architectures: class.architectures.clone(),
+            pool: class.pool.map(|[first, last]| Pool { first, last }),
+            options: class.options.iter().filter_map(|o| Some((o.code, value(o)?))).collect(),
+        }
+    }
+}
+
+/// The bytes of an option that a person wrote; none when nothing, or no hex, is written.
+pub fn value(option: &OptionSpec) -> Option<Vec<u8>> {
+    match option {
+        OptionSpec { text: Some(text), addresses: None, hex: None, .. } => Some(text.clone().into_bytes()),
+        OptionSpec { text: None, addresses: Some(addresses), hex: None, .. } => {
+            Some(addresses.iter().flat_map(Ipv4Addr::octets).collect())
+        }
+        OptionSpec { text: None, addresses: None, hex: Some(hex), .. } => from_hex(hex),
+        _ => None,
+    }
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let byte = |pair: &[u32]| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    };
+    digits.chunks(2).map(byte).collect()
 }
 
 /// A range of addresses, both ends included.
@@ -79,12 +171,12 @@ pub struct Lease {
 
 /// What a client is told to boot.
 ///
-/// The options that the protocol asks for besides (60, 43.6, 97, 175.176) are the core's business.
+/// In which options it goes to which kind of client, and what goes with it, is [`crate::dialect`]'s business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootAnswer {
     /// Where the file is (`siaddr`, options 66 and 150).
     pub next_server: Ipv4Addr,
-    /// A TFTP file name or a URL: goes into option 67 and, when it fits its 128 bytes, into `file`.
+    /// A TFTP file name or a URL.
     pub file: String,
     /// Further options, such as 43 or 125, by code. Codes that the core sets itself are ignored.
     pub extra: Vec<(u8, Vec<u8>)>,

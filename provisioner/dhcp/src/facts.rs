@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use kiln_model::MacAddr;
 
+use crate::dialect::Dialect;
 use crate::packet::{Request, code};
 
 /// What is known of a client from one of its packets. None of it is proven: anybody can write it.
@@ -27,7 +28,7 @@ pub struct ClientFacts {
     pub relay: Option<RelayFacts>,
 }
 
-/// The kinds of program that ask for something to boot.
+/// The kinds of program that ask for something to boot. [`crate::dialect`] says how each is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Firmware {
     /// PXE firmware, BIOS or UEFI (option 60 starts with `PXEClient`): wants a TFTP file.
@@ -36,10 +37,23 @@ pub enum Firmware {
     HttpBoot,
     /// iPXE (option 77 is `iPXE`): takes TFTP, HTTP, scripts.
     Ipxe,
-    /// A switch's install environment (option 60 starts with `onie_vendor`).
+    /// Kiln's own stage 0 (option 60 or 77 is `kiln`): takes the URL that it asks for its intent.
+    Kiln,
+    /// A switch's install environment (option 60 starts with `onie_vendor:`): takes an installer's URL.
     Onie,
+    /// SONiC that comes up for the first time (option 77 is `SONiC-ZTP`): takes JSON or a script.
+    Sonic,
+    /// Cumulus Linux that comes up for the first time: takes a script.
+    Cumulus,
     /// Anything else, such as an operating system.
     Other,
+}
+
+impl Firmware {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        Dialect::of(self).name
+    }
 }
 
 /// Where a relay received the client's packet (RFC 3046).
@@ -54,13 +68,22 @@ pub struct RelayFacts {
 }
 
 impl ClientFacts {
+    /// Whether its firmware is a BIOS: that is what leaving option 93 out means, too.
+    pub fn is_bios(&self) -> bool {
+        self.architectures.is_empty() || self.architectures.contains(&0)
+    }
+
     /// What `request` says of its client.
     pub fn of(request: &Request) -> Self {
         let text = |code| String::from_utf8_lossy(request.option(code).unwrap_or_default()).into_owned();
         let sub = |code| request.relay_suboption(code).map(<[u8]>::to_vec);
         Self {
             mac: request.mac,
-            firmware: firmware(request),
+            firmware: Dialect::recognise(
+                request.option(code::VENDOR_CLASS).unwrap_or_default(),
+                request.option(code::USER_CLASS).unwrap_or_default(),
+            )
+            .firmware,
             architectures: request.architectures(),
             uuid: request.uuid(),
             vendor_class: text(code::VENDOR_CLASS),
@@ -72,23 +95,5 @@ impl ClientFacts {
                 remote_id: sub(2),
             }),
         }
-    }
-}
-
-/// iPXE keeps `PXEClient` in option 60, so its user class decides first. The class is raw text from
-/// iPXE itself, and length-prefixed (RFC 3004) from those that follow the RFC.
-fn firmware(request: &Request) -> Firmware {
-    let user_class = request.option(code::USER_CLASS).unwrap_or_default();
-    let vendor_class = request.option(code::VENDOR_CLASS).unwrap_or_default();
-    if matches!(user_class, b"iPXE" | b"\x04iPXE") {
-        Firmware::Ipxe
-    } else if vendor_class.starts_with(b"PXEClient") {
-        Firmware::Pxe
-    } else if vendor_class.starts_with(b"HTTPClient") {
-        Firmware::HttpBoot
-    } else if vendor_class.starts_with(b"onie_vendor") {
-        Firmware::Onie
-    } else {
-        Firmware::Other
     }
 }

@@ -6,9 +6,11 @@
 
 mod decode;
 mod encode;
+mod foreign;
 
 pub use decode::{PacketError, Request};
 pub use encode::Reply;
+pub use foreign::{ASKING, discover, server_of};
 
 /// What the options begin with (RFC 2131, section 3).
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
@@ -41,9 +43,26 @@ pub mod code {
     pub const CLIENT_ARCHITECTURE: u8 = 93;
     pub const CLIENT_UUID: u8 = 97;
     pub const SUBNET_SELECTION: u8 = 118;
+    pub const VENDOR_IDENTIFYING: u8 = 125;
     pub const TFTP_SERVER_ADDRESS: u8 = 150;
     pub const IPXE: u8 = 175;
 }
+
+/// Options that say what the protocol decides: nobody can set them.
+pub const PROTOCOL_OPTIONS: [u8; 12] = [
+    0,
+    code::SUBNET_MASK,
+    code::REQUESTED_ADDRESS,
+    code::LEASE_TIME,
+    code::OVERLOAD,
+    code::MESSAGE_TYPE,
+    code::SERVER_ID,
+    code::RENEWAL_TIME,
+    code::REBINDING_TIME,
+    code::CLIENT_ID,
+    code::RELAY_AGENT,
+    255,
+];
 
 /// The message types that the server takes or sends (RFC 2132, section 9.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,15 @@
 //! |---|---|---|
 //! | DISCOVER | who is there? | OFFER, held in memory for a while |
 //! | REQUEST with our id (54) | SELECTING: I take your offer | commit, ACK; or NAK |
-//! | REQUEST with another's id | I take another's offer | none, the offer is forgotten |
+//! | REQUEST with another's id | I take another's offer | none, the offer is forgotten, that server is told of |
 //! | REQUEST with 50, no `ciaddr` | INIT-REBOOT: I had this address | ACK or NAK; none where we have no record |
 //! | REQUEST with `ciaddr` | RENEWING, REBINDING | the same |
 //! | DECLINE | somebody else is on it | quarantine |
 //! | RELEASE | I leave | release |
 //! | INFORM | I have an address, tell me the rest | ACK without a lease |
+//!
+//! In a network whose addresses another server gives, only DISCOVER is answered, without an address, and what
+//! comes to port 4011 ([`Server::boot_service`]).
 //!
 //! An address is given only while it is usable for that client (exchange.rs), whatever was promised before.
 
@@ -24,7 +27,8 @@ use kiln_model::{MacAddr, UnixMillis};
 use crate::directory::Directory;
 use crate::facts::ClientFacts;
 use crate::offers::Offers;
-use crate::packet::{MessageKind, Request, code};
+use crate::packet::{ASKING, MessageKind, Request, code};
+use crate::probe::{Budget, Probe};
 
 use exchange::Exchange;
 
@@ -70,8 +74,21 @@ pub enum Effect {
         /// Until when.
         until: UnixMillis,
     },
+    /// Look for somebody on an address, beside everything else; and only then offer it, where that waits.
+    Probe(Box<Probe>),
+    /// A client took the offer of a server that is not this one.
+    Foreign(ForeignServer),
     /// Something for the timeline.
     Seen(Seen),
+}
+
+/// Another server that gives addresses here. Whether it may is the driver's to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignServer {
+    /// What the client wrote into option 54.
+    pub server: Ipv4Addr,
+    /// Who wrote it.
+    pub client: MacAddr,
 }
 
 /// One line for the timeline of a client.
@@ -139,6 +156,8 @@ pub struct ServerConfig {
     pub stranger_share: u8,
     /// How long an address that was found in use stays unused.
     pub quarantine_ms: u64,
+    /// The same for an address that is reserved for the machine that found it in use.
+    pub reserved_quarantine_ms: u64,
     /// Seconds that the store is given on top of what the client is given.
     pub store_extra_s: u32,
 }
@@ -151,6 +170,7 @@ impl Default for ServerConfig {
             stranger_lease_s: 120,
             stranger_share: 25,
             quarantine_ms: 24 * 3_600_000,
+            reserved_quarantine_ms: 5 * 60_000,
             store_extra_s: 900,
         }
     }
@@ -161,19 +181,30 @@ impl Default for ServerConfig {
 pub struct Server {
     config: ServerConfig,
     offers: Offers,
+    probes: Budget,
 }
 
 impl Server {
     /// A server that has offered nothing yet.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, offers: Offers::default() }
+        Self { config, offers: Offers::default(), probes: Budget::default() }
     }
 
     /// What to do about one datagram. What is not for us, or is no DHCP at all, has no effects.
     pub fn handle(&mut self, input: &Inbound<'_>, now: UnixMillis, directory: &dyn Directory) -> Vec<Effect> {
         let Ok(request) = Request::parse(input.bytes) else { return Vec::new() };
+        if request.mac == ASKING {
+            return Vec::new();
+        }
         self.offers.expire(now);
         let exchange = Exchange::new(&request, input, now, directory, self.config);
+        if let Some(relay) = exchange.foreign_relay() {
+            let detail = format!("{}; not answered: {relay} is not in `relays`", exchange.who());
+            return vec![Effect::Seen(exchange.seen(Step::Discover, detail))];
+        }
+        if exchange.proxied() {
+            return proxy(&exchange);
+        }
         match request.kind {
             MessageKind::Discover => self.discover(&exchange),
             MessageKind::Request => self.request(&exchange),
@@ -184,6 +215,23 @@ impl Server {
         }
     }
 
+    /// What to do about a datagram that came to the boot server's port 4011 (PXE 2.1, section 2.2.4). It gives
+    /// no address, so it remembers nothing.
+    pub fn boot_service(
+        &self,
+        input: &Inbound<'_>,
+        now: UnixMillis,
+        directory: &dyn Directory,
+    ) -> Vec<Effect> {
+        let Ok(request) = Request::parse(input.bytes) else { return Vec::new() };
+        let exchange = Exchange::new(&request, input, now, directory, self.config);
+        let asks = matches!(request.kind, MessageKind::Request | MessageKind::Inform | MessageKind::Discover);
+        if !asks || exchange.subnet.is_none() || exchange.foreign_relay().is_some() {
+            return Vec::new();
+        }
+        answered(&exchange, Step::Request, Step::Ack, exchange.boot_service())
+    }
+
     fn discover(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
         let seen = |note: &str| Effect::Seen(exchange.seen(Step::Discover, exchange.who() + note));
         let Some(address) = exchange.choose(&self.offers) else {
@@ -192,11 +240,23 @@ impl Server {
         // Unknown machines may not fill the memory that known ones need.
         let limit = if exchange.known() { self.config.offers } else { self.config.offers / 2 };
         let end = exchange.now.plus(self.config.offer_ms);
+        let probe = exchange.worth_a_probe(address, &self.offers);
         if !self.offers.hold(exchange.request.mac, address, end, limit) {
             return vec![seen("; not answered: too many offers are open")];
         }
         let (offer, detail) = exchange.grant(MessageKind::Offer, address);
-        vec![seen(""), Effect::Send(offer), Effect::Seen(exchange.seen(Step::Offer, detail))]
+        let offered = exchange.seen(Step::Offer, detail);
+        if !(probe && self.probes.take(exchange.now)) {
+            return vec![seen(""), Effect::Send(offer), Effect::Seen(offered)];
+        }
+        let until = exchange.now.plus(self.config.quarantine_ms);
+        let probe =
+            |then| Effect::Probe(Box::new(Probe { address, owner: exchange.request.mac, until, then }));
+        if exchange.known() {
+            vec![seen(""), Effect::Send(offer), Effect::Seen(offered), probe(None)]
+        } else {
+            vec![seen(""), probe(Some((offer, offered)))]
+        }
     }
 
     fn request(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
@@ -204,10 +264,10 @@ impl Server {
         let requested = request.address_option(code::REQUESTED_ADDRESS);
         let selecting = match request.address_option(code::SERVER_ID) {
             Some(id) if id == exchange.server_id || id == exchange.local => true,
-            Some(_) => {
+            Some(server) => {
                 // It took another server's offer: not ours to answer, and never to refuse.
                 self.offers.forget(request.mac);
-                return Vec::new();
+                return vec![Effect::Foreign(ForeignServer { server, client: request.mac })];
             }
             None => false,
         };
@@ -258,12 +318,33 @@ impl Server {
             return Vec::new();
         }
         self.offers.forget(request.mac);
-        let until = exchange.now.plus(self.config.quarantine_ms);
+        let until = exchange.now.plus(exchange.quarantine_ms(address));
         let detail = format!("{address} is in use by somebody else; it stays unused until {until}");
         vec![
             Effect::Quarantine { address, owner: request.mac, until },
             Effect::Seen(exchange.seen(Step::Decline, detail)),
         ]
+    }
+}
+
+/// Beside another server only DISCOVER is answered; what follows is that server's.
+fn proxy(exchange: &Exchange<'_>) -> Vec<Effect> {
+    if exchange.request.kind != MessageKind::Discover {
+        return Vec::new();
+    }
+    answered(exchange, Step::Discover, Step::Offer, exchange.proxy_offer())
+}
+
+fn answered(
+    exchange: &Exchange<'_>,
+    asked: Step,
+    told: Step,
+    answer: Option<(Outbound, String)>,
+) -> Vec<Effect> {
+    let asked = Effect::Seen(exchange.seen(asked, exchange.who()));
+    match answer {
+        Some((reply, detail)) => vec![asked, Effect::Send(reply), Effect::Seen(exchange.seen(told, detail))],
+        None => Vec::new(),
     }
 }
 

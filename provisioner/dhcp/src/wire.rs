@@ -64,7 +64,7 @@ fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<Vec<u8>> 
 }
 
 /// The Internet checksum (RFC 1071). Only the last part may have an odd length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum = words.fold(0u64, |sum, word| {
         sum + u64::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]))

@@ -48,7 +48,7 @@ fn novelty(canaries: &[(Candidate<'_>, bool)], candidate: &Candidate<'_>) -> (bo
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use kiln_model::fleet::MachineSpec;
+    use kiln_model::fleet::{LoaderChoice, MachineSpec};
     use kiln_model::{Arch, ImageId, MacAddr};
 
     use super::*;
@@ -68,6 +68,8 @@ mod tests {
             name: n.to_string().parse().unwrap(),
             mac: MacAddr([2, 0, 0, 0, 0, n as u8]),
             address: None,
+            address6: None,
+            loader: LoaderChoice::Auto,
             image: "edge-router".parse().unwrap(),
             profile: (*profile).to_owned(),
             role: (*role).to_owned(),

@@ -97,7 +97,7 @@ impl Request {
         if mac.0[0] & 1 == 1 || mac.0 == [0; 6] {
             return Err(PacketError::Address(mac));
         }
-        let options = options(bytes);
+        let options = options_of(bytes);
         let kind = options.get(&code::MESSAGE_TYPE).and_then(|data| data.first().copied());
         let flags = u16::from(message.flags());
         Ok(Self {
@@ -125,15 +125,12 @@ impl Request {
 
     /// A sub-option of the relay's option 82 (RFC 3046, section 2.0).
     pub fn relay_suboption(&self, code: u8) -> Option<&[u8]> {
-        let mut rest = self.option(code::RELAY_AGENT)?;
-        while let [found, length, tail @ ..] = rest {
-            let (data, next) = tail.split_at_checked(usize::from(*length))?;
-            if *found == code {
-                return Some(data);
-            }
-            rest = next;
-        }
-        None
+        suboption(self.option(code::RELAY_AGENT)?, code)
+    }
+
+    /// A sub-option of the client's option 43, which PXE writes like option 82 (PXE 2.1, section 2.4.6).
+    pub fn vendor_suboption(&self, code: u8) -> Option<&[u8]> {
+        suboption(self.option(code::VENDOR_SPECIFIC)?, code)
     }
 
     /// A sub-option of the relay's option 82 that is one IPv4 address.
@@ -163,9 +160,20 @@ impl Request {
     }
 }
 
+fn suboption(mut rest: &[u8], code: u8) -> Option<&[u8]> {
+    while let [found, length, tail @ ..] = rest {
+        let (data, next) = tail.split_at_checked(usize::from(*length))?;
+        if *found == code {
+            return Some(data);
+        }
+        rest = next;
+    }
+    None
+}
+
 /// Every option of a packet, by code. Where option 52 says so, `file` and then `sname` hold more of them
 /// (RFC 2132, section 9.3); parts of one option are joined in that order (RFC 3396, section 5).
-fn options(bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
+pub(super) fn options_of(bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
     let mut found = BTreeMap::new();
     collect(&bytes[HEADER..], &mut found);
     let overload = found.get(&code::OVERLOAD).and_then(|data: &Vec<u8>| data.first().copied());

@@ -1,6 +1,7 @@
 //! [`Reply`] to bytes.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use super::{MessageKind, Request, code};
 
@@ -8,6 +9,9 @@ use super::{MessageKind, Request, code};
 const SHORTEST: usize = 300;
 /// The `file` field, with its end.
 const FILE_FIELD: usize = 128;
+/// Where `sname` and `file` are in a message.
+const SNAME_AT: Range<usize> = 44..108;
+const FILE_AT: Range<usize> = 108..236;
 const END: u8 = 255;
 
 /// A reply that is being put together.
@@ -45,7 +49,9 @@ impl Reply {
     }
 
     /// The bytes that answer `request`: header, options as they were added, the relay's option 82 as it
-    /// came and last (RFC 3046, section 2.1), padded to 300 bytes.
+    /// came and last (RFC 3046, section 2.1), padded to 300 bytes. What does not fit the client's limit goes
+    /// into the unused fields `file` and `sname` (RFC 2132, section 9.3), and what does not fit there either
+    /// is left out.
     pub fn encode(&self, request: &Request) -> Vec<u8> {
         let mut bytes = self.header(request);
         let relay = request.option(code::RELAY_AGENT);
@@ -54,10 +60,11 @@ impl Reply {
         let relay = relay.filter(|data| bytes.len() + 3 + size(data) <= limit);
         let limit = limit - relay.map_or(0, size);
         push(&mut bytes, code::MESSAGE_TYPE, &[self.kind as u8]);
-        for (code, data) in &self.options {
-            if bytes.len() + size(data) <= limit {
-                push(&mut bytes, *code, data);
-            }
+        let wanted: usize = self.options.iter().map(|(_, data)| size(data)).sum();
+        if bytes.len() + wanted <= limit {
+            self.options.iter().for_each(|(code, data)| push(&mut bytes, *code, data));
+        } else {
+            self.overload(&mut bytes, limit);
         }
         if let Some(data) = relay {
             push(&mut bytes, code::RELAY_AGENT, data);
@@ -65,6 +72,40 @@ impl Reply {
         bytes.push(END);
         bytes.resize(bytes.len().max(SHORTEST), 0);
         bytes
+    }
+
+    /// Writes the options that fit, those that matter most first, and says by option 52 which of the fields
+    /// hold more of them. Options in parts stay together, for clients that know no parts.
+    fn overload(&self, bytes: &mut Vec<u8>, limit: usize) {
+        let mut left = Vec::new();
+        for (code, data) in &self.options {
+            // Three bytes are kept for option 52.
+            if bytes.len() + size(data) + 3 <= limit {
+                push(bytes, *code, data);
+            } else {
+                left.push((*code, data.as_slice()));
+            }
+        }
+        let mut used = 0;
+        let free = |(_, bit): &(Range<usize>, u8)| *bit == 2 || self.file.is_empty();
+        for (at, bit) in [(FILE_AT, 1), (SNAME_AT, 2)].into_iter().filter(free) {
+            let mut field = Vec::new();
+            left.retain(|(code, data)| {
+                let fits = data.len() < 256 && field.len() + size(data) < at.len();
+                if fits {
+                    push(&mut field, *code, data);
+                }
+                !fits
+            });
+            if !field.is_empty() {
+                field.push(END);
+                used |= bit;
+                bytes[at.start..at.start + field.len()].copy_from_slice(&field);
+            }
+        }
+        if used != 0 {
+            push(bytes, code::OVERLOAD, &[used]);
+        }
     }
 
     /// The fixed part, by RFC 2131's table 3.

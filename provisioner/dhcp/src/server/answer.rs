@@ -4,18 +4,17 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::exchange::Exchange;
 use super::{Destination, Outbound};
+use crate::dialect::{Dialect, Proxy, Tell};
 use crate::directory::{BootAnswer, Subnet};
 use crate::facts::Firmware;
-use crate::packet::{MessageKind, Reply, Request, code};
+use crate::packet::{MessageKind, PROTOCOL_OPTIONS, Reply, Request, code};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
 /// Sub-option of option 82: the relay wants its reply at the port it sent from (RFC 8357).
 const RELAY_SOURCE_PORT: u8 = 19;
-/// PXE discovery control (43.6): take the file named here, ask no boot server (PXE 2.1, table 2-4).
-const PXE_DIRECT: [u8; 4] = [6, 1, 8, 255];
-/// iPXE's `no-pxedhcp` (175.176): do not wait for a ProxyDHCP offer.
-const IPXE_NO_PROXY: [u8; 3] = [176, 1, 1];
+/// The item of a boot menu that a client asks for (43.71; PXE 2.1, table 2-4).
+const PXE_BOOT_ITEM: u8 = 71;
 
 impl Exchange<'_> {
     /// An OFFER or ACK of `address`, and its words for the timeline.
@@ -68,6 +67,11 @@ impl Exchange<'_> {
 
     fn network_options(&self, reply: &mut Reply) {
         let Some(subnet) = &self.subnet else { return };
+        for (code, data) in self.class().iter().flat_map(|class| &class.options) {
+            if !PROTOCOL_OPTIONS.contains(code) {
+                reply.option(*code, data.as_slice());
+            }
+        }
         reply.option(code::SUBNET_MASK, subnet.network.mask().octets());
         addresses(reply, code::ROUTERS, &subnet.routers);
     }
@@ -83,33 +87,98 @@ impl Exchange<'_> {
         }
     }
 
+    /// What a ProxyDHCP server offers: no address, and what to boot or that it can be asked for (PXE 2.1,
+    /// section 2.2.3). None for who knows no ProxyDHCP, or has nothing to boot.
+    pub(super) fn proxy_offer(&self) -> Option<(Outbound, String)> {
+        let dialect = Dialect::of(self.client.firmware);
+        let mut reply = self.reply(MessageKind::Offer);
+        let said = match dialect.proxy {
+            Proxy::AtOnce => self.proxy_options(&mut reply)?,
+            // BIOS takes the file from the offer; it is UEFI that must ask again.
+            Proxy::Port4011 if self.client.is_bios() => self.proxy_options(&mut reply)?,
+            Proxy::Port4011 => {
+                self.directory.boot(&self.client)?;
+                reply.siaddr = self.local;
+                reply.option(code::VENDOR_CLASS, *b"PXEClient");
+                self.tell(&mut reply, Tell::Echo(code::CLIENT_UUID), None);
+                "what to boot: ask port 4011".to_owned()
+            }
+            Proxy::Silent => return None,
+        };
+        Some((self.outbound(&reply), format!("beside another server: {said}")))
+    }
+
+    /// The answer of the boot server on port 4011 (PXE 2.1, section 2.2.4).
+    pub(super) fn boot_service(&self) -> Option<(Outbound, String)> {
+        let mut reply = self.reply(MessageKind::Ack);
+        // The item of a boot menu that the client chose comes back with the answer (43.71).
+        let chosen = self.request.vendor_suboption(PXE_BOOT_ITEM);
+        if let Some(item) = chosen {
+            let length = u8::try_from(item.len()).ok()?;
+            let data = [&[PXE_BOOT_ITEM, length][..], item, &[255]].concat();
+            reply.option(code::VENDOR_SPECIFIC, data);
+        }
+        let said = self.proxy_options(&mut reply)?;
+        let mut outbound = self.outbound(&reply);
+        if self.request.giaddr.is_unspecified() {
+            // It has its address and waits at the port that it asked from.
+            outbound.to = Destination::Unicast(self.source);
+        }
+        Some((outbound, format!("boot server: {said}")))
+    }
+
+    /// What a proxy says to boot. iPXE believes only who says that it is a boot server for PXE clients.
+    fn proxy_options(&self, reply: &mut Reply) -> Option<String> {
+        if self.client.firmware == Firmware::Ipxe {
+            reply.option(code::VENDOR_CLASS, *b"PXEClient");
+        }
+        self.boot_options(reply).map(|file| format!("boots {file}"))
+    }
+
     /// What the client boots, and what its firmware wants to see before it believes that.
     fn boot_options(&self, reply: &mut Reply) -> Option<String> {
-        let BootAnswer { next_server, file, extra } = self.directory.boot(&self.client)?;
-        reply.siaddr = next_server;
-        // Some read only the BOOTP field (U-Boot), some only the option: both are filled.
-        reply.file = file.clone().into_bytes();
-        match self.client.firmware {
-            Firmware::Pxe => {
-                reply.option(code::VENDOR_CLASS, *b"PXEClient");
-                reply.option(code::VENDOR_SPECIFIC, PXE_DIRECT);
-            }
-            Firmware::HttpBoot => reply.option(code::VENDOR_CLASS, *b"HTTPClient"),
-            Firmware::Ipxe => reply.option(code::IPXE, IPXE_NO_PROXY),
-            Firmware::Onie => reply.option(code::TFTP_SERVER_ADDRESS, next_server.octets()),
-            Firmware::Other => {}
+        let answer = self.directory.boot(&self.client)?;
+        reply.siaddr = answer.next_server;
+        for tell in Dialect::of(self.client.firmware).tells {
+            self.tell(reply, *tell, Some(&answer));
         }
-        if let Some(uuid) = self.request.option(code::CLIENT_UUID) {
-            reply.option(code::CLIENT_UUID, uuid);
-        }
-        reply.option(code::BOOT_FILE, file.as_bytes());
-        if self.client.firmware != Firmware::HttpBoot {
-            reply.option(code::TFTP_SERVER_NAME, next_server.to_string());
-        }
-        for (code, data) in extra {
+        for (code, data) in answer.extra {
             reply.option(code, data);
         }
-        Some(file)
+        Some(answer.file)
+    }
+
+    /// One thing of a client's [`Dialect`].
+    fn tell(&self, reply: &mut Reply, tell: Tell, answer: Option<&BootAnswer>) {
+        let file = answer.map_or("", |answer| answer.file.as_str());
+        let server = answer.map_or(self.local, |answer| answer.next_server);
+        let json = file.ends_with(".json");
+        match tell {
+            Tell::Fixed(code, data) => reply.option(code, data),
+            Tell::Echo(code) => {
+                if let Some(data) = self.request.option(code) {
+                    reply.option(code, data);
+                }
+            }
+            Tell::FileIfJson if !json => {}
+            Tell::File | Tell::FileIfJson => {
+                reply.file = file.as_bytes().to_vec();
+                reply.option(code::BOOT_FILE, file.as_bytes());
+            }
+            Tell::UrlUnlessJson(_) if json => {}
+            Tell::Url(code) | Tell::UrlUnlessJson(code) => reply.option(code, file.as_bytes()),
+            Tell::VendorUrl { enterprise, sub } => {
+                // RFC 3925, section 4: enterprise, length of its data, then code, length, value.
+                if let Ok(length @ ..=253) = u8::try_from(file.len()) {
+                    let head = [sub, length];
+                    let data =
+                        [&enterprise.to_be_bytes()[..], &[length + 2], &head, file.as_bytes()].concat();
+                    reply.option(code::VENDOR_IDENTIFYING, data);
+                }
+            }
+            Tell::ServerName(code) => reply.option(code, server.to_string()),
+            Tell::ServerAddress(code) => reply.option(code, server.octets()),
+        }
     }
 
     fn outbound(&self, reply: &Reply) -> Outbound {
@@ -131,7 +200,8 @@ fn destination(request: &Request, source: SocketAddrV4, reply: &Reply) -> Destin
     if !request.ciaddr.is_unspecified() {
         return Destination::Unicast(SocketAddrV4::new(request.ciaddr, CLIENT_PORT));
     }
-    if request.broadcast {
+    // A ProxyDHCP offer has no address that it could go to.
+    if request.broadcast || reply.yiaddr.is_unspecified() {
         return Destination::Broadcast;
     }
     Destination::Raw { address: reply.yiaddr, mac: request.mac }

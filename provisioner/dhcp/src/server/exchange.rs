@@ -9,8 +9,8 @@ use kiln_model::timeline::Step;
 use kiln_model::{MacAddr, UnixMillis};
 
 use super::{Inbound, Seen, ServerConfig};
-use crate::directory::{Directory, Lease, Reservation, Subnet};
-use crate::facts::{ClientFacts, Firmware};
+use crate::directory::{Class, Directory, Lease, Pool, Reservation, Subnet};
+use crate::facts::ClientFacts;
 use crate::offers::Offers;
 use crate::packet::{Request, code};
 use crate::pool;
@@ -29,6 +29,8 @@ pub struct Exchange<'a> {
     /// What goes into option 54: the relay's override or our own address.
     pub server_id: Ipv4Addr,
     pub subnet: Option<Subnet>,
+    /// Which of the network's classes the client is of.
+    class: Option<usize>,
     pub machine: Option<Reservation>,
     pub lease: Option<Lease>,
     pub directory: &'a dyn Directory,
@@ -43,14 +45,18 @@ impl<'a> Exchange<'a> {
         directory: &'a dyn Directory,
         config: ServerConfig,
     ) -> Self {
+        let client = ClientFacts::of(request);
+        let subnet = directory.subnet(link(request, input), request.mac);
+        let class = subnet.as_ref().and_then(|s| s.classes.iter().position(|class| class.holds(&client)));
         Self {
             request,
-            client: ClientFacts::of(request),
+            client,
             source: input.source,
             local: input.local,
             now,
-            server_id: request.relay_address(SERVER_ID_OVERRIDE).unwrap_or(input.local),
-            subnet: directory.subnet(link(request, input)),
+            server_id: relays_word(request, SERVER_ID_OVERRIDE).unwrap_or(input.local),
+            subnet,
+            class,
             machine: directory.machine(request.mac),
             lease: directory.lease_of(request.mac),
             directory,
@@ -61,6 +67,47 @@ impl<'a> Exchange<'a> {
     /// Whether the fleet knows the client.
     pub fn known(&self) -> bool {
         self.machine.is_some()
+    }
+
+    /// The network's class that the client is of.
+    pub fn class(&self) -> Option<&Class> {
+        self.subnet.as_ref()?.classes.get(self.class?)
+    }
+
+    /// Whether another server gives the addresses here.
+    pub fn proxied(&self) -> bool {
+        self.subnet.as_ref().is_some_and(|subnet| subnet.proxy)
+    }
+
+    /// The relay that it came through, when that is none of those that the network names.
+    pub fn foreign_relay(&self) -> Option<Ipv4Addr> {
+        let relay = self.client.relay.as_ref()?.address;
+        let relays = &self.subnet.as_ref()?.relays;
+        (!relays.is_empty() && !relays.contains(&relay)).then_some(relay)
+    }
+
+    /// Whether somebody else may be on `address` without our knowing: it is a pool's, and this client
+    /// neither has it nor was just offered it.
+    pub fn worth_a_probe(&self, address: Ipv4Addr, offers: &Offers) -> bool {
+        self.subnet.as_ref().is_some_and(|subnet| subnet.probe)
+            && self.own_address() != Some(address)
+            && self.lease.is_none_or(|lease| lease.address != address)
+            && offers.address_for(self.request.mac) != Some(address)
+    }
+
+    /// How long an address stays unused on which somebody else was found. A machine's own is tried again soon:
+    /// it has no other.
+    pub fn quarantine_ms(&self, address: Ipv4Addr) -> u64 {
+        if self.own_address() == Some(address) {
+            self.config.reserved_quarantine_ms
+        } else {
+            self.config.quarantine_ms
+        }
+    }
+
+    /// Addresses for this client when it has none of its own.
+    fn pool(&self) -> Option<Pool> {
+        self.class().and_then(|class| class.pool).or(self.subnet.as_ref()?.pool)
     }
 
     /// Seconds that the client may keep its address.
@@ -87,7 +134,7 @@ impl<'a> Exchange<'a> {
         if let Some(own) = self.own_address().filter(fits) {
             return Some(own);
         }
-        let pool = self.subnet.as_ref()?.pool?;
+        let pool = self.pool()?;
         let (known, share) = (self.known(), self.config.stranger_share);
         let from_pool = |address: &Ipv4Addr| pool::may_have(pool, *address, known, share);
         let before = [
@@ -103,7 +150,7 @@ impl<'a> Exchange<'a> {
     pub fn nothing_to_offer(&self) -> &'static str {
         match &self.subnet {
             None => "no network of fleet.toml holds the address of the relay or of our interface",
-            Some(Subnet { pool: None, .. }) => "it has no address of its own, and the network has no pool",
+            Some(_) if self.pool().is_none() => "it has no address of its own, and the network has no pool",
             Some(_) => "the pool is used up",
         }
     }
@@ -116,8 +163,7 @@ impl<'a> Exchange<'a> {
             Some(own) if self.usable(own, offers).is_ok() => return Err("it has an address of its own"),
             _ => {}
         }
-        let pool = self.subnet.as_ref().and_then(|subnet| subnet.pool);
-        let pool = pool.ok_or("the network has no pool")?;
+        let pool = self.pool().ok_or("the network has no pool")?;
         let known = self.known() || self.holds(address);
         if pool::may_have(pool, address, known, self.config.stranger_share) {
             Ok(())
@@ -149,14 +195,7 @@ impl<'a> Exchange<'a> {
 
     /// The client in words.
     pub fn who(&self) -> String {
-        let mut text = match self.client.firmware {
-            Firmware::Pxe => "PXE firmware",
-            Firmware::HttpBoot => "UEFI HTTP boot",
-            Firmware::Ipxe => "iPXE",
-            Firmware::Onie => "ONIE",
-            Firmware::Other => "a client that does not boot",
-        }
-        .to_owned();
+        let mut text = self.client.firmware.name().to_owned();
         if let Some(architecture) = self.client.architectures.first() {
             text += &format!(", architecture {architecture}");
         }
@@ -203,13 +242,17 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// What a relay says in its option 82. A client that writes such an option itself is not believed.
+fn relays_word(request: &Request, suboption: u8) -> Option<Ipv4Addr> {
+    request.relay_address(suboption).filter(|_| !request.giaddr.is_unspecified())
+}
+
 /// An address of the network that the client is in: the relay's word first (RFC 3527), then the client's
 /// (RFC 3011), then where the packet came from. A client that renews through routers is where it was.
 fn link(request: &Request, input: &Inbound<'_>) -> Ipv4Addr {
     let given = |address: Ipv4Addr| Some(address).filter(|address| !address.is_unspecified());
     let renewing = given(request.ciaddr).filter(|address| address == input.source.ip());
-    request
-        .relay_address(LINK_SELECTION)
+    relays_word(request, LINK_SELECTION)
         .or_else(|| request.address_option(code::SUBNET_SELECTION))
         .or_else(|| given(request.giaddr))
         .or(renewing)

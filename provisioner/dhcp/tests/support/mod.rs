@@ -16,6 +16,8 @@ use kiln_model::{MacAddr, UnixMillis};
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const LOADER: &str = "loader/0123456789abcdef/ipxe.efi";
 pub const SCRIPT: &str = "http://10.77.0.1/boot/ipxe";
+pub const AGENT: &str = "http://10.77.0.1/boot/agent";
+pub const INSTALLER: &str = "http://10.77.0.1/onie-installer";
 
 /// What the daemon keeps in its store, in memory.
 #[derive(Debug, Clone, Default)]
@@ -25,10 +27,11 @@ pub struct Memory {
     pub by_owner: BTreeMap<MacAddr, Lease>,
     pub by_address: BTreeMap<Ipv4Addr, Lease>,
     pub quarantine: BTreeMap<Ipv4Addr, UnixMillis>,
+    pub ztp: String,
 }
 
 impl Directory for Memory {
-    fn subnet(&self, link: Ipv4Addr) -> Option<Subnet> {
+    fn subnet(&self, link: Ipv4Addr, _: MacAddr) -> Option<Subnet> {
         self.subnets.iter().find(|subnet| subnet.network.contains(link)).cloned()
     }
 
@@ -57,7 +60,10 @@ impl Directory for Memory {
             Firmware::Pxe => LOADER.to_owned(),
             Firmware::Ipxe => SCRIPT.to_owned(),
             Firmware::HttpBoot => format!("http://{SERVER}/{LOADER}"),
-            Firmware::Onie | Firmware::Other => return None,
+            Firmware::Kiln => AGENT.to_owned(),
+            Firmware::Onie => INSTALLER.to_owned(),
+            Firmware::Sonic | Firmware::Cumulus => self.ztp.clone(),
+            Firmware::Other => return None,
         };
         self.machines.get(&client.mac).map(|_| BootAnswer { next_server: SERVER, file, extra: Vec::new() })
     }
@@ -108,6 +114,10 @@ pub fn subnet(network: &str) -> Subnet {
         routers: vec![Ipv4Addr::new(a, b, c, 254)],
         dns: vec![Ipv4Addr::new(9, 9, 9, 9)],
         lease_s: 3600,
+        proxy: false,
+        relays: Vec::new(),
+        probe: false,
+        classes: Vec::new(),
     }
 }
 
@@ -168,12 +178,22 @@ pub struct Lab {
     pub memory: Memory,
     pub now: UnixMillis,
     pub seen: Vec<Seen>,
+    /// Addresses that are to be looked for on the wire, and whether an offer waits for that.
+    pub probes: Vec<(Ipv4Addr, bool)>,
+    pub foreign: Vec<Ipv4Addr>,
 }
 
 impl Lab {
     pub fn new() -> Self {
         let server = Server::new(ServerConfig::default());
-        Self { server, memory: Memory::two_networks(), now: UnixMillis(1_000_000), seen: Vec::new() }
+        Self {
+            server,
+            memory: Memory::two_networks(),
+            now: UnixMillis(1_000_000),
+            seen: Vec::new(),
+            probes: Vec::new(),
+            foreign: Vec::new(),
+        }
     }
 
     /// Sends one request and carries out what follows. At most one reply goes out.
@@ -198,6 +218,15 @@ impl Lab {
                     self.memory.release(address, owner);
                     self.memory.quarantine.insert(address, until);
                 }
+                // Nobody is ever there.
+                Effect::Probe(probe) => {
+                    self.probes.push((probe.address, probe.then.is_some()));
+                    if let Some((reply, seen)) = probe.then {
+                        replies.push(reply);
+                        self.seen.push(seen);
+                    }
+                }
+                Effect::Foreign(foreign) => self.foreign.push(foreign.server),
                 Effect::Seen(seen) => self.seen.push(seen),
             }
         }

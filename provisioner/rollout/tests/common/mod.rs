@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_model::fleet::{MachineSpec, RolloutPolicy};
+use kiln_model::fleet::{LoaderChoice, MachineSpec, RolloutPolicy};
 use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::report::Status;
@@ -117,6 +117,8 @@ fn spec(name: &MachineName) -> MachineSpec {
         name: name.clone(),
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         address: None,
+        address6: None,
+        loader: LoaderChoice::Auto,
         image: "edge-router".parse().unwrap(),
         profile: "generic/vm".to_owned(),
         role: String::new(),
