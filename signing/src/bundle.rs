@@ -16,11 +16,14 @@ use sha2::Digest as _;
 
 use crate::envelope::{self, Document, Verified};
 use crate::error::{Fault, VerifyError};
+#[cfg(feature = "publish")]
 use crate::fs::Partial;
 use crate::key::KeySet;
 
 mod archive;
+mod index;
 use archive::{Reader, Refusal};
+pub use index::Index;
 
 /// The name of the lock within a bundle.
 pub const LOCK_FILE: &str = "image.lock";
@@ -54,6 +57,7 @@ pub enum BundleError {
 ///
 /// # Errors
 /// A part that is not the one the manifest names, and what the file system says. Nothing is left behind.
+#[cfg(feature = "publish")]
 pub fn write_bundle<B: AsRef<[u8]>>(
     path: &Path,
     manifest_envelope: &[u8],

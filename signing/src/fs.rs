@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// A file that appears under its name only when it is whole: written beside it as `.NAME.partial`,
 /// synced, renamed. Dropped without [`Partial::commit`], it leaves nothing behind.
-pub(crate) struct Partial {
+#[derive(Debug)]
+pub struct Partial {
     writer: BufWriter<File>,
     partial: PathBuf,
     path: PathBuf,
@@ -14,7 +15,10 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// Begins the file that will be `path`.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
         let partial = path.with_file_name(format!(".{}.partial", name.to_string_lossy()));
         let writer = BufWriter::with_capacity(256 * 1024, File::create(&partial)?);
@@ -22,7 +26,10 @@ impl Partial {
     }
 
     /// Makes it durable, then visible.
-    pub(crate) fn commit(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the file system says; then nothing is left of it.
+    pub fn commit(mut self) -> io::Result<()> {
         self.writer.flush()?;
         self.writer.get_ref().sync_all()?;
         std::fs::rename(&self.partial, &self.path)?;

@@ -2,8 +2,8 @@
 //! layouts that carry signed things, the bundle and the repository.
 //!
 //! Verification is pure: bytes, keys and `now` come in, and only it makes a [`Verified`] value. It
-//! reads no clock and no file. What signs or writes ([`bundle`], [`repository`], [`fleet`], private
-//! keys) is behind the feature `publish`, which the agent leaves out.
+//! reads no clock and no file. What signs or writes ([`repository`], [`fleet`], private keys) is behind the
+//! feature `publish`, which the agent leaves out; reading a bundle is behind `bundle`.
 //!
 //! | to do this | call |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | follow a repository | [`tuf::TrustedRoot::new`] → `update`… → `timestamp` → `snapshot` → `targets` |
 //! | make a fleet's keys | [`fleet::FleetKeys::generate`] |
 //! | write and read a bundle | [`bundle::write_bundle`], [`bundle::Bundle::open`] |
+//! | find parts in the slot of a disk | [`bundle::Index::read`] |
 //! | publish, list what is published | [`repository::publish`], [`repository::Repository::load`] |
 
 pub mod canonical;
@@ -20,7 +21,7 @@ mod error;
 pub mod key;
 pub mod tuf;
 
-#[cfg(feature = "publish")]
+#[cfg(feature = "bundle")]
 pub mod bundle;
 #[cfg(feature = "publish")]
 pub mod fleet;
@@ -34,6 +35,8 @@ use kiln_model::{ImageId, Manifest, Sha256};
 
 pub use envelope::{Document, Verified};
 pub use error::{Fault, VerifyError};
+#[cfg(feature = "publish")]
+pub use fs::Partial;
 #[cfg(feature = "publish")]
 pub use key::PrivateKey;
 pub use key::{KeyError, KeyId, KeySet, PublicKey};
