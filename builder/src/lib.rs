@@ -19,6 +19,7 @@ pub mod glob;
 pub mod initrd;
 pub mod lock;
 pub mod modules;
+pub mod oci;
 pub mod resolve;
 pub mod spec;
 pub mod squashfs;

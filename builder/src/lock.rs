@@ -25,6 +25,9 @@ pub struct Lock {
     /// Every package, in order of name and version.
     #[serde(rename = "package")]
     pub packages: Vec<LockedPackage>,
+    /// Every OCI image, in order of root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "oci")]
+    pub images: Vec<LockedImage>,
 }
 
 /// What one root (`kernel`, `loader`, `base`, `fn/frr`) asked for.
@@ -35,6 +38,50 @@ pub struct RootLock {
     pub packages: Vec<String>,
     /// Packages that count as installed.
     pub assumed: BTreeSet<String>,
+    /// The OCI image that the spec names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<String>,
+    /// Plain files, by their path in the image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, LockedFile>,
+}
+
+/// A file or a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFile {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256,
+}
+
+/// An OCI image, down to its last byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedImage {
+    /// The root that it belongs to.
+    pub root: String,
+    /// What the spec calls it.
+    pub reference: String,
+    /// Its manifest.
+    pub manifest: LockedFile,
+    /// Its config.
+    pub config: LockedFile,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LockedLayer>,
+}
+
+/// One layer of an OCI image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedLayer {
+    /// How it is packed.
+    pub media_type: String,
+    /// Its length in bytes, packed.
+    pub size: u64,
+    /// Its digest, packed.
+    pub sha256: Sha256,
 }
 
 /// One package.
@@ -131,7 +178,12 @@ impl Lock {
             format!("it is for {}", self.arch)
         } else if let Some((name, _)) = roots.iter().find(|(name, root)| self.roots.get(*name) != Some(root))
         {
-            format!("`{name}` asks for other packages")
+            let before = self.roots.get(name).cloned().unwrap_or_default();
+            match roots.get(name) {
+                Some(now) if now.files != before.files => format!("a plain file of `{name}` is another one"),
+                Some(now) if now.oci != before.oci => format!("`{name}` asks for another OCI image"),
+                _ => format!("`{name}` asks for other packages"),
+            }
         } else if let Some(name) = self.roots.keys().find(|name| !roots.contains_key(*name)) {
             format!("there is no `{name}` any more")
         } else {
@@ -143,6 +195,29 @@ impl Lock {
     /// The packages of one root, in order of name.
     pub fn of_root<'a>(&'a self, root: &'a str) -> impl Iterator<Item = &'a LockedPackage> {
         self.packages.iter().filter(move |p| p.roots.contains_key(root))
+    }
+
+    /// Everything that a bake fetches: what it is, its length and its digest.
+    pub fn blobs(&self) -> Vec<(String, LockedFile)> {
+        let packages = self
+            .packages
+            .iter()
+            .map(|p| (format!("{} {}", p.name, p.version), LockedFile { size: p.size, sha256: p.sha256 }));
+        let images = self.images.iter().flat_map(|image| {
+            let of = |what: &str| format!("{what} of {}", image.reference);
+            let layers = image
+                .layers
+                .iter()
+                .map(move |layer| (of("layer"), LockedFile { size: layer.size, sha256: layer.sha256 }));
+            let of = |what: &str| format!("{what} of {}", image.reference);
+            [(of("manifest"), image.manifest), (of("config"), image.config)].into_iter().chain(layers)
+        });
+        packages.chain(images).collect()
+    }
+
+    /// The OCI image of one root.
+    pub fn image_of(&self, root: &str) -> Option<&LockedImage> {
+        self.images.iter().find(|image| image.root == root)
     }
 
     /// What changed since `old`, a line each.
@@ -162,6 +237,31 @@ impl Lock {
             (Some(old), None) => Some(format!("- {name} {}", joined(old))),
             (Some(old), Some(new)) if old != new => {
                 Some(format!("~ {name} {} -> {}", joined(old), joined(new)))
+            }
+            _ => None,
+        };
+        let mut lines: Vec<String> = names.into_iter().filter_map(line).collect();
+        lines.extend(self.blob_changes(old));
+        lines
+    }
+
+    /// What changed in OCI images and plain files.
+    fn blob_changes(&self, old: Option<&Self>) -> Vec<String> {
+        let all = |lock: &Self| -> BTreeMap<String, Sha256> {
+            let images = lock.images.iter();
+            let images = images.map(|i| (format!("{} oci {}", i.root, i.reference), i.manifest.sha256));
+            let files = lock.roots.iter().flat_map(|(root, asks)| {
+                asks.files.iter().map(move |(path, file)| (format!("{root} file {path}"), file.sha256))
+            });
+            images.chain(files).collect()
+        };
+        let (before, after) = (old.map(all).unwrap_or_default(), all(self));
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let line = |name: &String| match (before.get(name), after.get(name)) {
+            (None, Some(new)) => Some(format!("+ {name} {}", new.short())),
+            (Some(old), None) => Some(format!("- {name} {}", old.short())),
+            (Some(old), Some(new)) if old != new => {
+                Some(format!("~ {name} {} -> {}", old.short(), new.short()))
             }
             _ => None,
         };
@@ -202,6 +302,7 @@ mod tests {
             epoch: 7,
             roots: BTreeMap::from([("base".into(), RootLock::default())]),
             packages: packages.iter().map(package).collect(),
+            images: Vec::new(),
         }
     }
 

@@ -43,6 +43,14 @@ pub enum BakeError {
         /// Why.
         source: DebError,
     },
+    /// An OCI image is not what images are.
+    #[error("{root}: {source}")]
+    Oci {
+        /// Whose image.
+        root: String,
+        /// Why.
+        source: crate::oci::OciError,
+    },
     /// A program or library cannot run in its image.
     #[error("function `{function}`: {source}")]
     Elf {

@@ -106,7 +106,7 @@ type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 /// Bakes an image. `progress` is called from several threads.
 pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Result<BakeReport, BakeError> {
     let mut clock = Clock::default();
-    let spec = Spec::load(&options.spec)?;
+    let mut spec = Spec::load(&options.spec)?;
     // What can fail cheaply fails first.
     let inputs = parts::Inputs::read(options, spec.image.arch)?;
     let key = kiln_signing::fleet::load_key(&options.keys.join("targets.json"))?;
@@ -119,11 +119,19 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     let archive = packages::archive(options.offline, &store)?;
     progress(Progress::Step(format!("fetch {} packages", locked.lock.packages.len())));
     let fetched = packages::fetch(&archive, &locked.lock, progress)?;
+    let images = packages::images(&spec, &locked.lock, &store, options.offline, progress)?;
+    trees::complete(&mut spec, &images)?;
     clock.lap("fetch");
 
     progress(Progress::Step("build parts".to_owned()));
     let laps = Mutex::new(Vec::new());
-    let workshop = parts::Workshop { spec: &spec, lock: &locked.lock, fetched: &fetched, inputs: &inputs };
+    let workshop = parts::Workshop {
+        spec: &spec,
+        lock: &locked.lock,
+        fetched: &fetched,
+        images: &images,
+        inputs: &inputs,
+    };
     let mut built = workshop.build(&store, progress, &laps)?;
     let version = options.version.as_ref().unwrap_or(&spec.image.version);
     built.extend(workshop.evidence(version, &built, &store, progress, &laps)?);

@@ -13,16 +13,27 @@ use crate::apt::archive::Wanted;
 use crate::apt::index::Universe;
 use crate::apt::sources::read_sources;
 use crate::apt::{Archive, ArchiveError};
-use crate::lock::{Lock, LockedPackage, RootLock};
+use crate::evidence::{Origin, Unpacked};
+use crate::lock::{Lock, LockedImage, LockedPackage, RootLock};
+use crate::oci;
 use crate::resolve::{Request, resolve};
 use crate::spec::Spec;
 use crate::store::ContentStore;
+use crate::tree::TreePath;
 
 /// Where the host's apt is configured.
 const APT: &str = "/etc/apt";
 
 /// Bytes of packages by digest.
 pub type Fetched = BTreeMap<Sha256, Vec<u8>>;
+
+/// An OCI image, unpacked.
+pub struct OciTree {
+    /// How it is run.
+    pub config: oci::Config,
+    /// Its files, and the layer that each came from.
+    pub unpacked: Unpacked,
+}
 
 /// A lock and its bytes.
 pub struct Locked {
@@ -56,14 +67,15 @@ pub fn plan_update(
 ) -> Result<LockUpdate, BakeError> {
     let spec = Spec::load(spec)?;
     let store = ContentStore::open(cache)?;
-    let (archive, notes) = Archive::new(read_sources(Path::new(APT))?, store);
+    let (archive, notes) = Archive::new(read_sources(Path::new(APT))?, store.clone());
     notes.into_iter().for_each(|note| tell(Progress::Note(note)));
     tell(Progress::Step("resolve packages".to_owned()));
     let (file, roots) = (spec.lock_file(), spec.roots());
     let (universe, date) = archive.universe(spec.image.arch, Timestamp::now())?;
     let packages = resolved(&universe, &roots)?;
     let epoch = u32::try_from(date.as_second()).unwrap_or(0);
-    let lock = Lock { format: Format, arch: spec.image.arch, epoch, roots, packages };
+    let images = pinned(&spec, &store, tell)?;
+    let lock = Lock { format: Format, arch: spec.image.arch, epoch, roots, packages, images };
     // A lock that cannot be read is replaced as a whole.
     let old = Lock::load(&file).ok().map(|(lock, _)| lock);
     let changes = lock.changes_since(old.as_ref());
@@ -90,6 +102,49 @@ pub fn archive(offline: bool, store: &ContentStore) -> Result<Archive, BakeError
         true => Ok(Archive::offline(store.clone())),
         false => Ok(Archive::new(read_sources(Path::new(APT))?, store.clone()).0),
     }
+}
+
+/// The OCI images of a spec, down to their digests.
+fn pinned(
+    spec: &Spec,
+    store: &ContentStore,
+    tell: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<LockedImage>, BakeError> {
+    let mut images = Vec::new();
+    for (name, function) in &spec.functions {
+        if let Some(reference) = &function.spec.source.oci {
+            tell(Progress::Step(format!("find {reference}")));
+            let root = format!("fn/{name}");
+            let image = oci::pin(&root, reference, &spec.functions_folder(), spec.image.arch, store)
+                .map_err(|source| BakeError::Oci { root, source })?;
+            images.push(image);
+        }
+    }
+    Ok(images)
+}
+
+/// The trees of every OCI image of a lock, by root.
+pub fn images(
+    spec: &Spec,
+    lock: &Lock,
+    store: &ContentStore,
+    offline: bool,
+    tell: Tell<'_>,
+) -> Result<BTreeMap<String, OciTree>, BakeError> {
+    let mut all = BTreeMap::new();
+    for image in &lock.images {
+        tell(Progress::Step(format!("read {}", image.reference)));
+        let wrong = |source| BakeError::Oci { root: image.root.clone(), source };
+        let (config, tree, layers) =
+            oci::fetch(image, &spec.functions_folder(), store, offline).map_err(wrong)?;
+        let owner = |(path, layer): (TreePath, usize)| {
+            let digest = image.layers.get(layer).map(|l| l.sha256).unwrap_or(image.manifest.sha256);
+            (path, Origin::Layer { image: image.reference.clone(), sha256: digest })
+        };
+        let owners = layers.into_iter().map(owner).collect();
+        all.insert(image.root.clone(), OciTree { config, unpacked: Unpacked { tree, owners } });
+    }
+    Ok(all)
 }
 
 fn resolved(
@@ -120,7 +175,7 @@ fn resolved(
 
 /// The bytes of every locked package.
 pub fn fetch(archive: &Archive, lock: &Lock, tell: Tell<'_>) -> Result<Fetched, ArchiveError> {
-    archive.check_offline(lock.packages.iter().map(|p| (format!("{} {}", p.name, p.version), p.sha256)))?;
+    archive.check_offline(lock.blobs().into_iter().map(|(name, blob)| (name, blob.sha256)))?;
     let total = lock.packages.iter().map(|p| p.size).sum();
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
     let fetched = Mutex::new(Ok(Fetched::new()));

@@ -1,5 +1,6 @@
 //! Parts of the set: built side by side, and remembered by everything that they are made of.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use kiln_model::{Arch, FunctionName, ImageVersion, PartName, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::packages::Fetched;
+use super::packages::{Fetched, OciTree};
 use super::{BakeError, BakeOptions, Progress, Tell, trees};
 use crate::evidence::{self, FileEntry, Subject, SubjectPart, Unpacked};
 use crate::initrd::{self, InitrdInputs};
@@ -48,6 +49,7 @@ pub struct Workshop<'a> {
     pub spec: &'a Spec,
     pub lock: &'a Lock,
     pub fetched: &'a Fetched,
+    pub images: &'a BTreeMap<String, OciTree>,
     pub inputs: &'a Inputs,
 }
 
@@ -88,8 +90,8 @@ impl Inputs {
 impl Workshop<'_> {
     /// Builds every part; in order of name, as the bundle has them.
     pub fn build(&self, store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> Result<Vec<Built>, BakeError> {
-        let kernel = Lazy::new(|| trees::unpacked("kernel", self.lock, self.fetched));
-        let loader = Lazy::new(|| trees::unpacked("loader", self.lock, self.fetched));
+        let kernel = Lazy::new(|| trees::unpacked("kernel", self.lock, self.fetched, None));
+        let loader = Lazy::new(|| trees::unpacked("loader", self.lock, self.fetched, None));
         let loader = &loader;
         // What others wait for comes first.
         let mut jobs = vec![Job::new("vmlinuz", self.key("kernel"), || vmlinuz(kernel.get()?))];
@@ -111,13 +113,13 @@ impl Workshop<'_> {
 
     fn function(&self, name: &FunctionName, function: &LoadedFunction) -> Result<Raw, BakeError> {
         let root = format!("fn/{name}");
-        let all = trees::unpacked(&root, self.lock, self.fetched)?;
+        let all = trees::unpacked(&root, self.lock, self.fetched, self.images.get(&root))?;
         let tree = trees::function(name, function, &all.tree, self.spec.image.arch)?;
-        self.sealed(&root, &tree, &[&all])
+        self.sealed(&root, &tree, &[&trees::plain_files(function)?, &all])
     }
 
     fn base(&self, kernel: &Unpacked) -> Result<Raw, BakeError> {
-        let packages = trees::unpacked("base", self.lock, self.fetched)?;
+        let packages = trees::unpacked("base", self.lock, self.fetched, None)?;
         let tree = trees::base(self.spec, &self.inputs.agent, &kernel.tree, &packages.tree)?;
         self.sealed("base", &tree, &[&packages, kernel])
     }
@@ -176,7 +178,10 @@ impl Workshop<'_> {
 
     fn function_key(&self, name: &FunctionName, function: &LoadedFunction) -> Key {
         let key = self.key(&format!("fn/{name}")).add(format!("{:?}", function.spec).as_bytes());
-        function.templates.iter().fold(key, |key, (name, bytes)| key.add(name.as_bytes()).add(bytes))
+        let layers = self.lock.image_of(&format!("fn/{name}")).into_iter().flat_map(|i| &i.layers);
+        let key = layers.fold(key, |key, layer| key.add(layer.sha256.as_bytes()));
+        let files = function.templates.iter().chain(&function.files);
+        files.fold(key, |key, (name, bytes)| key.add(name.as_bytes()).add(bytes))
     }
 
     fn base_key(&self) -> Key {

@@ -6,10 +6,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_model::function::Process;
 use kiln_model::{Arch, FunctionName};
 
 use super::BakeError;
-use super::packages::Fetched;
+use super::packages::{Fetched, OciTree};
 use crate::deb::{Limits, USR_MERGED, unpack};
 use crate::elf;
 use crate::evidence::Origin;
@@ -33,10 +34,41 @@ const NEVER: &[&str] = &[
 /// Empty folders that the agent mounts on.
 const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// Everything in the packages of one root.
-pub fn unpacked(root: &str, lock: &Lock, fetched: &Fetched) -> Result<Unpacked, BakeError> {
-    let mut tree = Tree::new();
-    let owners = RefCell::new(BTreeMap::new());
+/// What an OCI image says of how it is run, where the spec says nothing: the spec wins.
+pub fn complete(spec: &mut Spec, images: &BTreeMap<String, OciTree>) -> Result<(), BakeError> {
+    for (name, function) in &mut spec.functions {
+        let root = format!("fn/{name}");
+        let Some(image) = images.get(&root) else { continue };
+        let tree = &image.unpacked.tree;
+        let is_there = |path: &str| elf::merged(path).is_some_and(|p| tree.get(&p).is_some());
+        let command = image.config.command(is_there);
+        let spec = &mut function.spec;
+        if spec.processes.is_empty() {
+            let problem = "its OCI image names no command (Entrypoint, Cmd); write a `[[process]]`";
+            let command = command
+                .ok_or_else(|| BakeError::Content { root: root.clone(), problem: problem.to_owned() })?;
+            spec.processes.push(Process { name: name.clone(), command, ready: Vec::new() });
+        }
+        if spec.programs.is_empty() {
+            spec.programs.extend(spec.processes.iter().filter_map(|p| p.command.first().cloned()));
+        }
+        for (variable, value) in image.config.environment() {
+            spec.sandbox.env.entry(variable).or_insert(value);
+        }
+        spec.check().map_err(|wrong| BakeError::Content { root, problem: wrong.to_string() })?;
+    }
+    Ok(())
+}
+
+/// Everything in the packages of one root, on top of its OCI image.
+pub fn unpacked(
+    root: &str,
+    lock: &Lock,
+    fetched: &Fetched,
+    image: Option<&OciTree>,
+) -> Result<Unpacked, BakeError> {
+    let Unpacked { mut tree, owners } = image.map(|i| i.unpacked.clone()).unwrap_or_default();
+    let owners = RefCell::new(owners);
     for package in lock.of_root(root) {
         let origin = Origin::Package { name: package.name.clone(), version: package.version.clone() };
         let keep = |path: &TreePath| {
@@ -55,6 +87,18 @@ pub fn unpacked(root: &str, lock: &Lock, fetched: &Fetched) -> Result<Unpacked, 
     Ok(Unpacked { tree, owners: owners.into_inner() })
 }
 
+/// The plain files of a function.
+pub fn plain_files(function: &LoadedFunction) -> Result<Unpacked, BakeError> {
+    let mut shoot = Planting::new("plain files".to_owned());
+    let mut owners = BTreeMap::new();
+    for file in &function.spec.files {
+        let bytes = function.files.get(&file.path).map_or(&[][..], Vec::as_slice);
+        owners.insert(shoot.path(&file.path)?, Origin::File);
+        shoot.put(&file.path, Entry { mode: file.mode.0 & 0o1777, ..Entry::file(bytes) })?;
+    }
+    Ok(Unpacked { tree: shoot.tree, owners })
+}
+
 /// The image of one function.
 pub fn function(
     name: &FunctionName,
@@ -64,7 +108,9 @@ pub fn function(
 ) -> Result<Tree, BakeError> {
     let mut shoot = Planting::new(format!("fn/{name}"));
     let mut wanted = shoot.fitting(all, &function.spec.keep)?;
-    for program in &function.spec.programs {
+    // A program can be a plain file too: those are put there below.
+    let plain = |program: &&String| !function.spec.files.iter().any(|f| f.path == **program);
+    for program in function.spec.programs.iter().filter(plain) {
         wanted.insert(shoot.program(all, program)?);
     }
     let closure = elf::closure(all, &wanted, arch)
@@ -76,6 +122,8 @@ pub fn function(
     for (template, bytes) in &function.templates {
         shoot.put(&format!("{TEMPLATES}/{template}"), Entry::file(bytes.as_slice()))?;
     }
+    let plain = plain_files(function)?;
+    shoot.copy(&plain.tree, &plain.owners.into_keys().collect())?;
     for config in &function.spec.configs {
         // Something to bind the rendered file on.
         shoot.put(&config.path, Entry::file(*b""))?;
@@ -153,7 +201,7 @@ impl Planting {
 
     /// A program by its path; it must be one that can run without any other.
     fn program(&self, all: &Tree, program: &str) -> Result<TreePath, BakeError> {
-        let path = self.path(program)?;
+        let path = elf::merged(program).ok_or_else(|| self.wrong(format!("`{program}` is no path")))?;
         match all.get(&path).map(|e| &e.node) {
             Some(Node::File(bytes)) if elf::is_elf(bytes) => Ok(path),
             Some(Node::Symlink(_)) => Ok(path),

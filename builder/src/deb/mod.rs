@@ -168,8 +168,15 @@ fn path_of(bytes: &[u8]) -> Result<TreePath, DebError> {
     Ok(TreePath::parse(text)?)
 }
 
-/// A relative link may climb to the root of the image and no further; an absolute one begins there.
 fn check_link(path: &TreePath, target: &str) -> Result<(), DebError> {
+    match leads_out(path, target) {
+        true => Err(DebError::Link { path: path.clone(), target: target.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+/// A relative link may climb to the root of the image and no further; an absolute one begins there.
+pub(crate) fn leads_out(path: &TreePath, target: &str) -> bool {
     let mut depth = match target.starts_with('/') {
         true => 0_i32,
         false => i32::try_from(path.as_str().split('/').count()).unwrap_or(0) - 2,
@@ -177,17 +184,14 @@ fn check_link(path: &TreePath, target: &str) -> Result<(), DebError> {
     for segment in target.split('/').filter(|s| !s.is_empty() && *s != ".") {
         depth += if segment == ".." { -1 } else { 1 };
         if depth < 0 {
-            return Err(DebError::Link { path: path.clone(), target: target.to_owned() });
+            return true;
         }
     }
-    if target.is_empty() || target.contains('\0') {
-        return Err(DebError::Link { path: path.clone(), target: target.to_owned() });
-    }
-    Ok(())
+    target.is_empty() || target.contains('\0')
 }
 
 /// `/lib/x` is `/usr/lib/x`, and the other way round at run time through a link.
-fn usr_merged(path: &TreePath) -> Result<TreePath, PathError> {
+pub(crate) fn usr_merged(path: &TreePath) -> Result<TreePath, PathError> {
     let first = path.as_str().split('/').nth(1).unwrap_or_default();
     if USR_MERGED.contains(&first) {
         return TreePath::parse(&format!("/usr{path}"));

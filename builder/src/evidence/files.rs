@@ -64,6 +64,15 @@ pub enum Origin {
         /// Its version.
         version: String,
     },
+    /// A layer of an OCI image of `image.lock`.
+    Layer {
+        /// What the spec calls the image.
+        image: String,
+        /// The layer's digest.
+        sha256: Sha256,
+    },
+    /// A plain file beside the spec.
+    File,
     /// The static agent.
     Agent,
     /// The fleet's trust root.
@@ -123,15 +132,17 @@ impl FileEntry {
         if let Content::Link { target } = &self.content {
             texts.push(target);
         }
-        if let Origin::Package { name, version } = &self.from {
-            texts.extend([name.as_str(), version.as_str()]);
+        match &self.from {
+            Origin::Package { name, version } => texts.extend([name.as_str(), version.as_str()]),
+            Origin::Layer { image, .. } => texts.push(image),
+            _ => {}
         }
         texts
     }
 }
 
 /// A tree of packages that remembers which package brought what.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Unpacked {
     pub tree: Tree,
     /// The last package that had a path; it is the one whose file is there.

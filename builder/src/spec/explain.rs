@@ -1,14 +1,11 @@
 //! The effective spec: every value, and the line that set it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use kiln_model::function::Sandbox;
 use serde::Serialize;
-use toml::de::{DeTable, DeValue};
 
-use super::read::SpecError;
-use super::{ASSUMED, FunctionSpec, LoadedFunction, Spec, TEMPLATES, template_name};
+use super::{ASSUMED, Document, FunctionSpec, LoadedFunction, Spec, TEMPLATES, template_name};
 
 /// One value of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,21 +20,20 @@ pub struct Setting {
 
 impl Spec {
     /// Every value of the spec and where it came from: what is written, and what holds because nothing is.
-    pub fn explain(&self) -> Result<Vec<Setting>, SpecError> {
-        let written = Written::read(&self.file)?;
-        let mut all: Vec<Setting> =
-            written.settings("").filter(|s| s.key != "format" && !s.key.starts_with("function.")).collect();
+    pub fn explain(&self) -> Vec<Setting> {
+        let written = settings(&self.document, "");
+        let of_image = |s: &&Setting| !s.key.starts_with("function.");
+        let mut all: Vec<Setting> = written.iter().filter(of_image).cloned().collect();
         self.add_defaults(&mut all);
         for (name, function) in &self.functions {
-            let file = self.images().join("functions").join(format!("{name}.toml"));
             let prefix = format!("function.{name}.");
-            let of_function = Written::read(&file)?;
-            all.extend(of_function.settings(&prefix).filter(|s| s.key != format!("{prefix}format")));
+            let of_function = settings(&function.document, &prefix);
+            all.extend(of_function.iter().cloned());
             all.extend(sandbox_defaults(&prefix, &all, &function.spec.sandbox));
             all.extend(self.templates(name.as_str(), function, &of_function, &written));
         }
         all.push(Setting::new("assumed", toml_list(ASSUMED), "built in"));
-        Ok(all)
+        all
     }
 
     fn add_defaults(&self, all: &mut Vec<Setting>) {
@@ -65,42 +61,29 @@ impl Spec {
         &self,
         name: &str,
         function: &LoadedFunction,
-        of_function: &Written,
-        of_image: &Written,
+        of_function: &[Setting],
+        of_image: &[Setting],
     ) -> Vec<Setting> {
         let FunctionSpec { configs, .. } = &function.spec;
-        let overrides = self.image.function_overrides.iter().find(|(other, _)| other.as_str() == name);
         let names = configs.iter().filter_map(|config| template_name(&config.template));
         let setting = |template: &str| {
             let key = format!("function.{name}.template.{template}");
-            let put_in_place = overrides.and_then(|(_, o)| o.templates.get(template));
-            let (file, from) = match put_in_place {
-                Some(file) => {
-                    let written = of_image.settings("").find(|s| {
-                        s.key.starts_with(&format!("function.{name}.templates")) && s.key.ends_with(template)
-                    });
-                    let folder = self.file.parent().unwrap_or(Path::new("."));
-                    (folder.join(file), written.map(|s| s.from))
-                }
-                None => {
-                    let value = quoted(&format!("{TEMPLATES}/{template}"));
-                    let written = of_function.settings("").find(|s| s.value == value);
-                    (self.images().join("functions").join(name).join(template), written.map(|s| s.from))
-                }
-            };
-            Setting::new(&key, quoted(&file.display().to_string()), &from.unwrap_or_default())
+            let value = quoted(&format!("{TEMPLATES}/{template}"));
+            let put_in_place = format!("function.{name}.templates.{template}");
+            let by_image = of_image.iter().find(|s| s.key == put_in_place);
+            let by_function = || of_function.iter().find(|s| s.value == value);
+            let from = by_image.or_else(by_function).map(|s| s.from.clone()).unwrap_or_default();
+            let file = function.found.get(template).cloned().unwrap_or_default();
+            Setting::new(&key, quoted(&file.display().to_string()), &from)
         };
         names.map(setting).collect()
     }
+}
 
-    /// The folder that the image's own folder is in.
-    fn images(&self) -> PathBuf {
-        let folder = self.file.parent().unwrap_or(Path::new("."));
-        match (folder.file_name(), folder.parent()) {
-            (Some(_), Some(above)) => above.to_owned(),
-            _ => folder.join(".."),
-        }
-    }
+/// What a document's files set.
+fn settings(document: &Document, prefix: &str) -> Vec<Setting> {
+    let written = document.values().into_iter().filter(|written| written.key != "format");
+    written.map(|w| Setting { key: format!("{prefix}{}", w.key), value: w.value, from: w.from }).collect()
 }
 
 impl Setting {
@@ -122,54 +105,6 @@ fn sandbox_defaults(prefix: &str, there: &[Setting], sandbox: &Sandbox) -> Vec<S
         Setting::new(&format!("{prefix}sandbox.{field}"), value.to_string(), "default")
     });
     defaults.filter(|s| !there.iter().any(|other| other.key == s.key)).collect()
-}
-
-/// A file's values with their lines.
-struct Written {
-    values: Vec<Setting>,
-}
-
-impl Written {
-    fn read(file: &Path) -> Result<Self, SpecError> {
-        let whole = |problem: String| SpecError::whole(file, problem);
-        let text = std::fs::read_to_string(file).map_err(|e| whole(format!("cannot be read: {e}")))?;
-        let table = DeTable::parse(&text).map_err(|e| whole(e.message().to_owned()))?;
-        let mut values = Vec::new();
-        for (key, value) in table.get_ref() {
-            walk(key.get_ref(), value, &mut |key, span| {
-                let line = text[..span.start].matches('\n').count() + 1;
-                let value = text[span].split_whitespace().collect::<Vec<_>>().join(" ");
-                values.push(Setting::new(key, value, &format!("{}:{line}", file.display())));
-            });
-        }
-        Ok(Self { values })
-    }
-
-    fn settings<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = Setting> + 'a {
-        self.values.iter().map(move |s| Setting { key: format!("{prefix}{}", s.key), ..s.clone() })
-    }
-}
-
-/// Tables and lists of tables are gone into; everything else is one value.
-fn walk(key: &str, value: &toml::Spanned<DeValue<'_>>, found: &mut dyn FnMut(&str, std::ops::Range<usize>)) {
-    match value.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => {
-            for (name, value) in table {
-                walk(&format!("{key}.{}", name.get_ref()), value, found);
-            }
-        }
-        DeValue::Array(list) if list.iter().any(|v| matches!(v.get_ref(), DeValue::Table(_))) => {
-            for (at, value) in list.iter().enumerate() {
-                let name = match value.get_ref() {
-                    DeValue::Table(table) => table.get("name").and_then(|n| n.get_ref().as_str()),
-                    _ => None,
-                };
-                let name = name.map_or_else(|| (at + 1).to_string(), str::to_owned);
-                walk(&format!("{key}.{name}"), value, found);
-            }
-        }
-        _ => found(key, value.span()),
-    }
 }
 
 fn quoted(text: &str) -> String {

@@ -1,14 +1,15 @@
 //! `functions/<name>.toml`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use kiln_model::function::{Ask, Config, Drain, Function, Probe, Process, Sandbox};
 use kiln_model::{Format, FunctionName};
 use serde::Deserialize;
 
+use super::inherit::Document;
 use super::read::SpecError;
 use crate::glob::Glob;
+use crate::oci::Reference;
 use crate::tree::TreePath;
 
 /// A network function, as a person describes it.
@@ -21,12 +22,20 @@ use crate::tree::TreePath;
 pub struct FunctionSpec {
     /// Version of this file's format.
     pub format: Format<1>,
+    /// Another function's file in the same folder, whose values hold where this one has none.
+    #[serde(default)]
+    pub extends: Option<String>,
     /// Packages by name.
+    #[serde(default)]
     pub packages: Vec<String>,
+    /// What its files come from besides packages.
+    #[serde(default)]
+    pub source: Source,
     /// Packages that count as installed, besides [`super::ASSUMED`].
     #[serde(default)]
     pub assumed: BTreeSet<String>,
-    /// Programs that are kept.
+    /// Programs that are kept. A function out of an OCI image that names none keeps its entrypoint.
+    #[serde(default)]
     pub programs: BTreeSet<String>,
     /// Other files that are kept: data, and libraries that are loaded by name at run time.
     #[serde(default)]
@@ -40,8 +49,11 @@ pub struct FunctionSpec {
     /// Folders with an owner: what its writable folders belong to.
     #[serde(default, rename = "folder")]
     pub folders: Vec<Folder>,
-    /// See [`Function::processes`].
-    #[serde(rename = "process")]
+    /// Plain files, beside the spec.
+    #[serde(default, rename = "file")]
+    pub files: Vec<PlainFile>,
+    /// See [`Function::processes`]. A function out of an OCI image that has none runs its entrypoint.
+    #[serde(default, rename = "process")]
     pub processes: Vec<Process>,
     /// See [`Function::sandbox`].
     #[serde(default)]
@@ -58,6 +70,27 @@ pub struct FunctionSpec {
     /// See [`Function::after`].
     #[serde(default)]
     pub after: BTreeSet<FunctionName>,
+}
+
+/// What a function's files come from besides packages.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// An OCI image: `dir:PATH` (a layout, relative to this file) or `docker://REGISTRY/NAME:TAG`.
+    pub oci: Option<Reference>,
+}
+
+/// A file that is put into the image as it is. Its digest is locked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainFile {
+    /// Where it is in the image.
+    pub path: String,
+    /// Where it is now: a file in the folder of the function's templates.
+    pub source: String,
+    /// Permission bits, as text in octal.
+    #[serde(default = "PlainFile::default_mode")]
+    pub mode: Mode,
 }
 
 /// A user, whose own group has the same name and number.
@@ -110,15 +143,16 @@ pub struct UnixName(String);
 pub struct Mode(pub u16);
 
 /// A problem, and the word that it is about.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub(crate) struct Wrong {
     word: String,
     problem: String,
 }
 
 impl Wrong {
-    pub(super) fn at(self, file: &Path, text: &str) -> SpecError {
-        SpecError::of_word(file, text, &self.word, self.problem)
+    pub(super) fn of(self, document: &Document) -> SpecError {
+        document.error_at(&self.word, self.problem)
     }
 }
 
@@ -137,21 +171,35 @@ impl FunctionSpec {
     }
 
     /// What serde cannot see.
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(crate) fn check(&self) -> Result<(), Wrong> {
         let wrong = |word: &str, problem: String| Err(Wrong { word: word.to_owned(), problem });
-        if self.processes.is_empty() {
+        let from_oci = self.source.oci.is_some();
+        if self.processes.is_empty() && !from_oci {
             return wrong("process", "a function has at least one `[[process]]`".to_owned());
+        }
+        if self.packages.is_empty() && self.files.is_empty() && !from_oci {
+            return wrong(
+                "packages",
+                "nothing brings its files: `packages`, `source` or `[[file]]`".to_owned(),
+            );
         }
         let paths = self.programs.iter().chain(&self.sandbox.writable);
         let paths =
             paths.chain(self.configs.iter().map(|c| &c.path)).chain(self.folders.iter().map(|f| &f.path));
+        let paths = paths.chain(self.files.iter().map(|f| &f.path));
         for path in paths {
             if TreePath::parse(path).map(|p| p.as_str() != path || path == "/").unwrap_or(true) {
                 return wrong(path, format!("`{path}` is not an absolute path such as `/run/frr`"));
             }
         }
         for command in self.commands() {
-            let Some(program) = command.first().filter(|p| self.programs.contains(*p)) else {
+            let kept = |program: &&String| {
+                // What the programs of an OCI image are, its config says; the bake looks once more.
+                self.programs.contains(*program)
+                    || self.files.iter().any(|f| f.path == **program)
+                    || (from_oci && self.programs.is_empty())
+            };
+            let Some(program) = command.first().filter(kept) else {
                 let program = command.first().map_or("", String::as_str);
                 let hint = crate::suggest::hint(program, self.programs.iter().map(String::as_str));
                 return wrong(program, format!("`{program}` is run and is not one of `programs`{hint}"));
@@ -218,6 +266,12 @@ pub const SHELLS: &[&str] = &[
 impl User {
     fn default_home() -> String {
         "/nonexistent".to_owned()
+    }
+}
+
+impl PlainFile {
+    const fn default_mode() -> Mode {
+        Mode(0o644)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::glob::Glob;
 pub struct ImageSpec {
     /// Version of this file's format.
     pub format: Format<1>,
+    /// Another `image.toml`, relative to this one, whose values hold where this one has none.
+    #[serde(default)]
+    pub extends: Option<String>,
     /// Its name.
     pub name: ImageName,
     /// Its version; `--set version=…` takes its place.

@@ -4,21 +4,25 @@
 //! column, the nearest right word and what is allowed.
 
 mod explain;
+mod files;
 mod function;
 mod image;
+mod inherit;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use explain::Setting;
-pub use function::{Folder, FunctionSpec, Group, SHELLS, User};
+pub use files::SpecFiles;
+pub use function::{Folder, FunctionSpec, Group, PlainFile, SHELLS, Source, User};
 pub use image::{FunctionOverride, ImageSpec, Packages};
+pub use inherit::Document;
 use kiln_hw_profiles::{Profile, ProfileError};
-use kiln_model::FunctionName;
-pub use read::{SpecError, parse_toml, read_toml};
+use kiln_model::{FunctionName, Sha256};
+pub use read::{SpecError, parse_toml};
 
-use crate::lock::RootLock;
+use crate::lock::{LockedFile, RootLock};
 use crate::tree::TreePath;
 
 /// An image's spec with everything that it refers to.
@@ -32,6 +36,10 @@ pub struct Spec {
     pub profile: Profile,
     /// Its functions, in order of name.
     pub functions: BTreeMap<FunctionName, LoadedFunction>,
+    /// Every file that was read.
+    pub files: SpecFiles,
+    /// `image.toml` with what it extends.
+    document: Document,
 }
 
 /// A function's spec with its templates.
@@ -41,6 +49,12 @@ pub struct LoadedFunction {
     pub spec: FunctionSpec,
     /// Templates by file name, after what the image puts in their place.
     pub templates: BTreeMap<String, Vec<u8>>,
+    /// Plain files by their path in the image.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Where each file beside the spec was found, by its name.
+    found: BTreeMap<String, PathBuf>,
+    /// `<name>.toml` with what it extends.
+    document: Document,
 }
 
 /// Where templates are in a function's image.
@@ -91,17 +105,20 @@ impl Spec {
     /// Reads a spec: `image.toml`, or the folder that it is in.
     pub fn load(path: &Path) -> Result<Self, SpecError> {
         let file = if path.is_dir() { path.join("image.toml") } else { path.to_owned() };
-        let (image, _): (ImageSpec, _) = read_toml(&file)?;
         let folder = file.parent().unwrap_or(Path::new("."));
         let images = folder.join("..");
+        let mut files = SpecFiles::new(&images);
+        let document = Document::read(&file, &mut files)?;
+        let image: ImageSpec = document.parse()?;
         let profile =
             Profile::load(&image.profile, image.arch, None).map_err(|e| profile_error(&file, &e))?;
         let mut functions = BTreeMap::new();
         for name in &image.functions {
-            let loaded = LoadedFunction::load(&images.join("functions"), name)?;
-            functions.insert(name.clone(), loaded.overridden(&image, folder, &file, name)?);
+            let mut loaded = LoadedFunction::load(&images.join("functions"), name, &mut files)?;
+            loaded.put_in_place(&image, folder, &file, name, &mut files)?;
+            functions.insert(name.clone(), loaded);
         }
-        let spec = Self { image, file, profile, functions };
+        let spec = Self { image, file, profile, functions, files, document };
         spec.check()?;
         Ok(spec)
     }
@@ -111,11 +128,16 @@ impl Spec {
         self.file.with_file_name("image.lock")
     }
 
+    /// Where its functions are.
+    pub fn functions_folder(&self) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new(".")).join("../functions")
+    }
+
     /// What each root of the image asks for, by name.
     pub fn roots(&self) -> BTreeMap<String, RootLock> {
         let root = |packages: &[String], assumed: &BTreeSet<String>| {
             let assumed = ASSUMED.iter().map(|a| (*a).to_owned()).chain(assumed.iter().cloned());
-            RootLock { packages: packages.to_vec(), assumed: assumed.collect() }
+            RootLock { packages: packages.to_vec(), assumed: assumed.collect(), ..RootLock::default() }
         };
         let none = BTreeSet::new();
         let kernel = self.image.kernel.as_ref().map_or(&self.profile.kernel.package, |k| &k.package);
@@ -129,7 +151,12 @@ impl Spec {
         ]);
         for (name, function) in &self.functions {
             let FunctionSpec { packages, assumed, .. } = &function.spec;
-            roots.insert(format!("fn/{name}"), root(packages, assumed));
+            let oci = function.spec.source.oci.as_ref().map(ToString::to_string);
+            let locked = |(path, bytes): (&String, &Vec<u8>)| {
+                (path.clone(), LockedFile { size: bytes.len() as u64, sha256: Sha256::of(bytes) })
+            };
+            let files = function.files.iter().map(locked).collect();
+            roots.insert(format!("fn/{name}"), RootLock { oci, files, ..root(packages, assumed) });
         }
         roots
     }
@@ -162,40 +189,58 @@ impl Spec {
 }
 
 impl LoadedFunction {
-    fn load(folder: &Path, name: &FunctionName) -> Result<Self, SpecError> {
-        let file = folder.join(format!("{name}.toml"));
-        let (spec, text): (FunctionSpec, String) = read_toml(&file)?;
-        spec.check().map_err(|wrong| wrong.at(&file, &text))?;
-        let mut templates = BTreeMap::new();
-        for config in &spec.configs {
+    fn load(folder: &Path, name: &FunctionName, files: &mut SpecFiles) -> Result<Self, SpecError> {
+        let document = Document::read(&folder.join(format!("{name}.toml")), files)?;
+        let spec: FunctionSpec = document.parse()?;
+        spec.check().map_err(|wrong| wrong.of(&document))?;
+        let (templates, plain, found) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut loaded = Self { spec, templates, files: plain, found, document };
+        for config in loaded.spec.configs.clone() {
             let template = template_name(&config.template).ok_or_else(|| {
                 let problem =
                     format!("a template is a file in {TEMPLATES}, and `{}` is not", config.template);
-                SpecError::of_word(&file, &text, &config.template, problem)
+                loaded.document.error_at(&config.template, problem)
             })?;
-            let from = folder.join(name.as_str()).join(template);
-            let bytes = std::fs::read(&from).map_err(|e| {
-                SpecError::of_word(
-                    &file,
-                    &text,
-                    &config.template,
-                    format!("cannot read {}: {e}", from.display()),
-                )
-            })?;
-            templates.insert(template.to_owned(), bytes);
+            let bytes = loaded.beside(folder, template, &config.template, files)?;
+            loaded.templates.insert(template.to_owned(), bytes);
         }
-        Ok(Self { spec, templates })
+        for file in loaded.spec.files.clone() {
+            let bytes = loaded.beside(folder, &file.source, &file.source, files)?;
+            loaded.files.insert(file.path, bytes);
+        }
+        Ok(loaded)
+    }
+
+    /// A file in the folder named like the function, else in that of a function that it extends. `word` is
+    /// what the spec calls it.
+    fn beside(
+        &mut self,
+        folder: &Path,
+        name: &str,
+        word: &str,
+        files: &mut SpecFiles,
+    ) -> Result<Vec<u8>, SpecError> {
+        let stems = self.document.files.iter().filter_map(|(file, _)| file.file_stem());
+        let places: Vec<PathBuf> = stems.map(|stem| folder.join(stem).join(name)).collect();
+        let from =
+            places.iter().find(|place| place.is_file()).or(places.first()).cloned().unwrap_or_default();
+        let bytes = files.bytes(&from).map_err(|why| {
+            self.document.error_at(word, format!("cannot read {}: it {why}", from.display()))
+        })?;
+        self.found.insert(name.to_owned(), from);
+        Ok(bytes)
     }
 
     /// Puts the image's own templates in the place of the function's.
-    fn overridden(
-        mut self,
+    fn put_in_place(
+        &mut self,
         image: &ImageSpec,
         folder: &Path,
         file: &Path,
         name: &FunctionName,
-    ) -> Result<Self, SpecError> {
-        let Some(overrides) = image.function_overrides.get(name) else { return Ok(self) };
+        files: &mut SpecFiles,
+    ) -> Result<(), SpecError> {
+        let Some(overrides) = image.function_overrides.get(name) else { return Ok(()) };
         for (template, from) in &overrides.templates {
             let Some(bytes) = self.templates.get_mut(template) else {
                 let known: Vec<&str> = self.templates.keys().map(String::as_str).collect();
@@ -204,10 +249,12 @@ impl LoadedFunction {
                 return Err(SpecError::whole(file, problem));
             };
             let from = folder.join(from);
-            *bytes = std::fs::read(&from)
-                .map_err(|e| SpecError::whole(file, format!("cannot read {}: {e}", from.display())))?;
+            *bytes = files
+                .bytes(&from)
+                .map_err(|why| SpecError::whole(file, format!("cannot read {}: it {why}", from.display())))?;
+            self.found.insert(template.clone(), from);
         }
-        Ok(self)
+        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ impl SpecError {
         }
     }
 
-    fn at(file: &Path, text: &str, offset: usize, problem: impl Into<String>) -> Self {
+    pub(super) fn at(file: &Path, text: &str, offset: usize, problem: impl Into<String>) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |n| n + 1);
         Self {
@@ -43,13 +43,6 @@ impl SpecError {
             problem: problem.into(),
         }
     }
-}
-
-/// Reads a file; the second value is its text.
-pub fn read_toml<T: DeserializeOwned>(file: &Path) -> Result<(T, String), SpecError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|e| SpecError::whole(file, format!("cannot be read: {e}")))?;
-    parse_toml(&text, file).map(|value| (value, text))
 }
 
 /// Reads text; `file` is for messages.
@@ -64,7 +57,7 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, Spe
 }
 
 /// serde says "unknown field `x`, expected one of `a`, `b`": the nearest of those is added.
-fn with_hint(message: &str) -> String {
+pub(super) fn with_hint(message: &str) -> String {
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     match words.split_first() {
         Some((wrong, right)) if message.starts_with("unknown ") => {

@@ -101,6 +101,8 @@ fn content(file: &FileEntry) -> String {
 fn origin(file: &FileEntry) -> String {
     match &file.from {
         Origin::Package { name, version } => format!("package {name} {version}"),
+        Origin::Layer { image, sha256 } => format!("layer {} of {image}", sha256.short()),
+        Origin::File => "a file beside the spec".to_owned(),
         Origin::Agent => "the agent".to_owned(),
         Origin::Trust => "the fleet's trust root".to_owned(),
         Origin::Template => "the spec's template".to_owned(),

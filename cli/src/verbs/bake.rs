@@ -69,7 +69,7 @@ pub struct Args {
 pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
     let spec = find_spec(&args.spec, &fleet.dir)?;
     if let Some(output) = args.explain {
-        let settings = Spec::load(&spec)?.explain()?;
+        let settings = Spec::load(&spec)?.explain();
         return show::print(Output { output }, settings.as_slice(), show::evidence::settings);
     }
     let cache = args.cache.clone().unwrap_or_else(ContentStore::default_folder);
