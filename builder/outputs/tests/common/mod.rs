@@ -1,5 +1,7 @@
 //! What the tests share: keys, and tools that we did not write.
 
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
