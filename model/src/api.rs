@@ -3,10 +3,12 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/machines` | `Vec<MachineView>` |
-//! | `GET /v1/machines/NAME` | [`MachineView`] |
+//! | `GET /v1/machines/NAME` | [`MachineView`]; a MAC address is taken for a name, here and below |
 //! | `GET /v1/machines/NAME/timeline` | [`Timeline`] |
+//! | `GET /v1/machines/NAME/hardware` | [`Hardware`] |
 //! | `POST /v1/machines/NAME/release` | [`MachineView`]: its tries are given back |
-//! | `GET /v1/explain?mac=MAC&arch=N` | [`Explanation`] |
+//! | `POST /v1/machines/NAME/reinstall` | [`MachineView`]: its install is open again |
+//! | `GET /v1/explain?mac=MAC&arch=N&as=PROGRAM&relay=IP` | [`Explanation`] |
 //! | `GET /v1/images` | `Vec<ImageView>` |
 //! | `POST /v1/rollouts` with [`StartRollout`] | [`RolloutView`] |
 //! | `GET /v1/rollouts` | `Vec<RolloutView>`, newest first |
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BootId, MachineName, RolloutId};
 use crate::intent::{Generation, Purpose};
+use crate::inventory::Inventory;
 use crate::mac::MacAddr;
 use crate::manifest::ImageRef;
 use crate::report::{AgentMemory, FunctionReport, Status};
@@ -94,12 +97,36 @@ pub enum MachineState {
 /// Every step of a machine's newest boots, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// Whose.
-    pub machine: MachineName,
+    /// Whose: a machine's name, or the MAC address of one that nobody has accepted.
+    pub machine: String,
     /// The steps.
     pub entries: Vec<TimelineEntry>,
     /// Where it stopped and the likeliest reason; none when the newest boot is healthy or under way.
     pub diagnosis: Option<String>,
+}
+
+/// What a machine told that it is made of, and what it is taken for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// The address it boots from.
+    pub mac: MacAddr,
+    /// When it told; none when it never did.
+    pub told: Option<UnixMillis>,
+    /// What it told.
+    pub inventory: Option<Inventory>,
+    /// The hardware profiles that it fits, the best first.
+    pub profiles: Vec<ProfileMatch>,
+}
+
+/// A hardware profile that a machine fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileMatch {
+    /// Its name, such as `generic/vm`.
+    pub profile: String,
+    /// What people call such machines.
+    pub title: String,
+    /// What it was known by.
+    pub why: Vec<String>,
 }
 
 /// What a MAC address would get, and why.

@@ -15,9 +15,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kiln_boot::{Known, Ledger, explain};
+use kiln_boot::{Client, Ledger, Program};
 use kiln_model::api::{
-    Applied, Apply, Explanation, ImageView, MachineView, Refusal, RolloutView, StartRollout, Timeline, Why,
+    Applied, Apply, Explanation, Hardware, ImageView, MachineView, Refusal, RolloutView, StartRollout, Timeline, Why,
 };
 use kiln_model::fleet::MachineSpec;
 use kiln_model::{MacAddr, MachineName};
@@ -89,7 +89,9 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/v1/machines", get(machines))
         .route("/v1/machines/{name}", get(machine))
         .route("/v1/machines/{name}/timeline", get(timeline))
+        .route("/v1/machines/{name}/hardware", get(hardware))
         .route("/v1/machines/{name}/release", post(release))
+        .route("/v1/machines/{name}/reinstall", post(reinstall))
         .route("/v1/explain", get(explain_mac))
         .route("/v1/images", get(images))
         .route("/v1/rollouts", get(rollouts).post(start_rollout))
@@ -137,13 +139,33 @@ async fn machines(State(server): State<Arc<Server>>) -> Answer<Vec<MachineView>>
 }
 
 async fn machine(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer<MachineView> {
-    let machine = known(&server, &name)?;
-    Ok(Json(server.machine_view(&machine, now()).await?))
+    let view = match which(&server, &name)? {
+        Which::Machine(machine) => server.machine_view(&machine, now()).await?,
+        Which::Stranger(mac) => server.stranger_view(mac).await?.ok_or_else(|| never_seen(mac))?,
+    };
+    Ok(Json(view))
 }
 
 async fn timeline(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer<Timeline> {
+    let whose = match which(&server, &name)? {
+        Which::Machine(machine) => machine.name.to_string(),
+        Which::Stranger(mac) => mac.to_string(),
+    };
+    Ok(Json(server.timeline(&whose, now()).await?))
+}
+
+async fn hardware(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer<Hardware> {
+    let mac = match which(&server, &name)? {
+        Which::Machine(machine) => machine.mac,
+        Which::Stranger(mac) => mac,
+    };
+    Ok(Json(server.hardware(mac).await?))
+}
+
+async fn reinstall(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer<MachineView> {
     let machine = known(&server, &name)?;
-    Ok(Json(server.timeline(&machine.name, now()).await?))
+    server.reinstall(&machine, now()).await?;
+    Ok(Json(server.machine_view(&machine, now()).await?))
 }
 
 async fn release(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer<MachineView> {
@@ -173,38 +195,30 @@ async fn release(State(server): State<Arc<Server>>, Path(name): Path<String>) ->
 struct ExplainQuery {
     mac: String,
     arch: Option<u16>,
+    #[serde(rename = "as")]
+    program: Option<String>,
+    relay: Option<std::net::Ipv4Addr>,
 }
 
 async fn explain_mac(
     State(server): State<Arc<Server>>,
     query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<Explanation> {
-    let wants = "ask for /v1/explain?mac=MAC&arch=N";
-    let Query(query) = query.map_err(|e| ApiError::bad_request(e.body_text(), wants))?;
-    let mac: MacAddr = query.mac.parse().map_err(|e| ApiError::bad_request(format!("{e}"), wants))?;
+    let wants = "ask for /v1/explain?mac=MAC&arch=N&as=PROGRAM&relay=IP; PROGRAM is pxe, http, ipxe, agent, onie, sonic or cumulus";
+    let bad = |error: String| ApiError::bad_request(error, wants);
+    let Query(query) = query.map_err(|e| bad(e.body_text()))?;
+    let mac: MacAddr = query.mac.parse().map_err(|e| bad(format!("{e}")))?;
     // UEFI x86-64 by TFTP, the commonest.
     let arch = query.arch.unwrap_or(7);
-    let class = if (15..=20).contains(&arch) { "HTTPClient" } else { "PXEClient" };
-    let client = kiln_boot::Client {
-        mac,
-        architectures: vec![arch],
-        user_class: Vec::new(),
-        vendor_class: format!("{class}:Arch:{arch:05}").into_bytes(),
-    };
-    let fleet = server.fleet();
-    let machine = fleet.machine_by_mac(mac);
-    let ledger = match machine {
-        Some(machine) => {
-            let ledger: Option<Ledger> = server.db.get(&key::ledger(&machine.name)).await?;
-            Some(ledger.unwrap_or_else(|| Ledger::new(machine.name.clone())))
+    let program = match query.program {
+        Some(name) => {
+            Program::named(&name).ok_or_else(|| bad(format!("no program is called `{}`", name.escape_debug())))?
         }
-        None => None,
+        None => Program::of_architecture(arch),
     };
-    let known = machine.zip(ledger.as_ref());
-    let known =
-        known.map(|(machine, ledger)| Known { name: &machine.name, ledger, policy: &fleet.fleet().boot });
-    let loaders = server.catalog.images().loaders();
-    Ok(Json(explain(&client, &loaders, &server.serve.url(), known)))
+    let client = Client { mac, program, architectures: vec![arch] };
+    let leases = server.leases().ok_or_else(|| ApiError::ours("the leases are not read yet"))?;
+    Ok(Json(server.explain(&leases, &client, query.relay, now())))
 }
 
 async fn images(State(server): State<Arc<Server>>) -> Answer<Vec<ImageView>> {
@@ -266,6 +280,27 @@ async fn apply(
 
 fn not_understood(rejection: JsonRejection) -> ApiError {
     ApiError::bad_request(rejection.body_text(), "`kiln` and server must be of the same version")
+}
+
+/// Whom a name in a path means.
+enum Which {
+    Machine(MachineSpec),
+    /// The address of a box that is in no `[[machine]]`.
+    Stranger(MacAddr),
+}
+
+fn which(server: &Server, name: &str) -> Result<Which, ApiError> {
+    match name.parse::<MacAddr>() {
+        Ok(mac) => {
+            let fleet = server.fleet();
+            Ok(fleet.machine_by_mac(mac).map_or(Which::Stranger(mac), |machine| Which::Machine(machine.clone())))
+        }
+        Err(_) => known(server, name).map(Which::Machine),
+    }
+}
+
+fn never_seen(mac: MacAddr) -> ApiError {
+    ApiError::not_found(format!("{mac} was never seen"), "`kiln machine list` shows every machine, discovered ones too")
 }
 
 /// The machine of this name, or the name that was probably meant.

@@ -46,7 +46,7 @@ impl Server {
                     .await?;
             }
         }
-        self.assign_all().await?;
+        self.assign_all(crate::server::now()).await?;
         Ok(Applied { changes, applied: true })
     }
 

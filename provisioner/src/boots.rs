@@ -1,38 +1,78 @@
-//! A machine asks for its boot script: the one place where tries are spent and boot tokens are made.
+//! A machine asks what to boot: the one place where tries are spent and boot tokens are made.
+
+pub mod addresses;
+mod looks;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use axum::http::StatusCode;
-use kiln_boot::{Decision, DiscoveryScript, HoldScript, Ledger, RunScript};
+use kiln_boot::{Decision, Freshness, Ledger, Task, Words};
 use kiln_model::fleet::{BootPolicy, MachineSpec};
-use kiln_model::intent::Ipv4Cidr;
 use kiln_model::manifest::ImageRef;
 use kiln_model::timeline::{Step, TimelineEntry};
-use kiln_model::{BootId, Format, ImageId, ImageName, MacAddr, MachineName, Manifest, Sha256, UnixMillis};
+use kiln_model::{
+    Arch, BootId, Format, ImageId, ImageName, MacAddr, MachineName, Manifest, Sha256, UnixMillis,
+};
 
 use crate::db::{DbError, Draft};
-use crate::discovery;
 use crate::http::HttpError;
 use crate::intents;
-use crate::records::{BootRecord, FailedImageRecord, LeaseRecord, MachineRecord, TokenRecord, key};
+use crate::records::{BootRecord, FailedImageRecord, MachineRecord, TokenRecord, key};
 use crate::repository::Images;
 use crate::server::Server;
+use addresses::Asker;
 
 /// Boot tokens of a machine that are remembered, so that an old one is told that it is old.
 const TOKENS_KEPT: usize = 8;
 
-/// What iPXE says of the box that asks.
+/// A box that asks what to boot.
 #[derive(Debug, Clone)]
-pub struct ScriptRequest {
+pub struct BootRequest {
     /// The address it boots from.
     pub mac: MacAddr,
+    /// Its processor, when it says.
+    pub arch: Option<Arch>,
     /// Its serial number, as its firmware tells it.
     pub serial: String,
     /// Everything else it said, for people.
     pub seen: String,
     /// Whom the request came from.
     pub peer: Option<IpAddr>,
+    /// Whether its kernel came from its own disk.
+    pub from_disk: bool,
+}
+
+/// What a box is given.
+#[derive(Debug)]
+pub enum Given {
+    /// Something to boot.
+    Boot(Box<Boot>),
+    /// A machine of the fleet waits and asks again.
+    Hold {
+        /// Who.
+        machine: MachineName,
+        /// Why.
+        because: String,
+        /// For how long.
+        retry_s: u32,
+    },
+    /// A box that nobody has accepted waits and asks again.
+    Stranger,
+}
+
+/// One boot.
+#[derive(Debug)]
+pub struct Boot {
+    /// What its stage 0 is told.
+    pub words: Words,
+    /// What it boots.
+    pub image: ImageRef,
+    /// What for.
+    pub task: Task,
+    /// For the screen.
+    pub note: String,
+    /// The image's own kernel command line.
+    pub cmdline: String,
 }
 
 /// A fresh boot token: 128 random bits in hex. Only its digest is ever stored.
@@ -61,78 +101,61 @@ struct Served {
 }
 
 impl Server {
-    /// The script for one boot, as text. Spends a try when it boots the wanted image.
-    pub async fn boot_script(&self, asked: &ScriptRequest, now: UnixMillis) -> Result<String, HttpError> {
+    /// What a box boots. Spends a try when it boots the wanted image.
+    pub async fn boot(&self, asked: &BootRequest, now: UnixMillis) -> Result<Given, HttpError> {
         let fleet = self.fleet();
-        let Some(machine) = fleet.machine_by_mac(asked.mac) else {
-            discovery::seen(self, asked.mac, asked.seen.clone(), now).await;
-            self.timelines.note(asked.mac, now, None, Step::Script, "not in fleet.toml: told to wait");
-            let script = DiscoveryScript {
-                server: self.serve.url(),
-                mac: asked.mac,
-                serial: asked.serial.clone(),
-                retry_s: fleet.fleet().boot.retry_s,
-            };
-            return script.render().map_err(HttpError::ours);
+        let Some(machine) = fleet.machine_by_mac(asked.mac) else { return self.look(asked, now).await };
+        let asker = Asker::machine(machine, asked.peer);
+        self.refuse_strangers(asker).await?;
+        let retry_s = fleet.fleet().boot.retry_s;
+        let hold = |because: String, retry_s| {
+            tracing::warn!(machine = %machine.name, "boot: held: {because}");
+            Ok(Given::Hold { machine: machine.name.clone(), because, retry_s })
         };
-        self.refuse_strangers(machine, asked.peer).await?;
-        let Some((address, gateway)) = self.address_of(machine, asked.peer).await? else {
-            let because = "it has no address in any network of fleet.toml".to_owned();
-            return self.hold(machine, because, fleet.fleet().boot.retry_s);
+        let Some((address, gateway)) = self.address_of(asker).await? else {
+            return hold("it has no address in any network of fleet.toml".to_owned(), retry_s);
         };
         let images = self.catalog.images();
         let token = Token::new()?;
-        let served = self.serve_boot(machine, &fleet.fleet().boot, &images, &token, now).await?;
+        let served = self.serve_boot(machine, asked, &images, &token, now).await?;
         let intended = served.decision.intended();
         let manifest = intended.as_ref().and_then(|i| images.manifest(&i.image));
         match (served.decision, intended, manifest) {
             (_, Some(intended), Some(manifest)) => {
                 tracing::info!(machine = %machine.name, boot = %token.boot(), image = %intended.image,
                     "boot: {}", served.note);
-                let script = RunScript {
-                    server: self.serve.url(),
-                    token: token.0,
-                    machine: machine.name.clone(),
-                    mac: machine.mac,
-                    address,
-                    gateway,
+                let (server, mac) = (self.serve.url(), machine.mac);
+                let machine = Some(machine.name.clone());
+                Ok(Given::Boot(Box::new(Boot {
+                    words: Words { server, token: token.0, machine, mac, address, gateway },
                     image: intended.image,
-                    purpose: intended.purpose,
+                    task: intended.purpose.into(),
                     note: served.note,
                     cmdline: manifest.cmdline.clone(),
-                };
-                script.render().map_err(HttpError::ours)
+                })))
             }
-            (Decision::Hold { because, retry_s }, ..) => self.hold(machine, because, retry_s),
-            _ => self.hold(machine, served.note, fleet.fleet().boot.retry_s),
+            (Decision::Hold { because, retry_s }, ..) => hold(because, retry_s),
+            _ => hold(served.note, retry_s),
         }
     }
 
-    fn hold(&self, machine: &MachineSpec, because: String, retry_s: u32) -> Result<String, HttpError> {
-        tracing::warn!(machine = %machine.name, "boot: held: {because}");
-        let script = HoldScript {
-            server: self.serve.url(),
-            machine: machine.name.clone(),
-            mac: machine.mac,
-            because,
-            retry_s,
-        };
-        script.render().map_err(HttpError::ours)
-    }
-
     /// The newest published version of an image that has not failed in a rollout.
-    pub async fn newest(&self, name: &ImageName) -> Result<Option<ImageRef>, DbError> {
+    /// None as well while the repository's metadata is expired: no box would take a new image.
+    pub async fn newest(&self, name: &ImageName, now: UnixMillis) -> Result<Option<ImageRef>, DbError> {
         let failed: Vec<(String, FailedImageRecord)> = self.db.list(key::FAILED_IMAGES).await?;
         let failed: BTreeSet<ImageId> = failed.into_iter().map(|(_, record)| record.image.id).collect();
         let images = self.catalog.images();
+        if images.freshness(now) != Freshness::Fresh {
+            return Ok(None);
+        }
         Ok(images.newest(name, |image| !failed.contains(&image.id)).map(|p| p.image.clone()))
     }
 
     /// Gives every machine without a wanted image the newest version of its image.
-    pub async fn assign_all(&self) -> Result<(), DbError> {
+    pub async fn assign_all(&self, now: UnixMillis) -> Result<(), DbError> {
         let fleet = self.fleet();
         for machine in &fleet.fleet().machines {
-            let Some(newest) = self.newest(&machine.image).await? else {
+            let Some(newest) = self.newest(&machine.image, now).await? else {
                 tracing::warn!(machine = %machine.name, image = %machine.image,
                     "fleet: no version of this image is published (yet); the machine will be told to wait");
                 continue;
@@ -159,23 +182,31 @@ impl Server {
     async fn serve_boot(
         &self,
         machine: &MachineSpec,
-        policy: &BootPolicy,
+        asked: &BootRequest,
         images: &Images,
         token: &Token,
         now: UnixMillis,
     ) -> Result<Served, HttpError> {
         let name = &machine.name;
+        let fleet = self.fleet();
+        let (policy, freshness) = (&fleet.fleet().boot, images.freshness(now));
         let keys = [key::ledger(name), key::intent(name), key::machine(name)];
-        let newest = self.newest(&machine.image).await.map_err(HttpError::ours)?;
+        let newest = self.newest(&machine.image, now).await.map_err(HttpError::ours)?;
         self.db
             .transact(&keys, |draft| {
                 let ledger = assigned(draft, machine, policy, newest.as_ref())?;
-                let fell_back = ledger.is_step_back(&ledger.decide(policy));
-                let (mut ledger, decision) = ledger.serve(token.boot(), policy);
+                let ledger = for_processor(ledger, asked.arch, images, policy);
+                let decision = ledger.decide(policy, freshness);
+                let fell_back = ledger.is_step_back(&decision);
+                let wrong = wrong_processor(&decision, asked.arch, policy);
+                let (mut ledger, decision) = match wrong {
+                    Some(hold) => (ledger, hold),
+                    None => ledger.serve(token.boot(), policy, freshness),
+                };
                 let note = note(&decision, &mut ledger, images, &token.boot());
                 draft.put(key::ledger(name), &ledger)?;
                 intents::settle(draft, machine, &mut ledger)?;
-                self.record_boot(draft, name, &decision, token, now)?;
+                self.record_boot(draft, name, &decision, token, asked.from_disk, now)?;
 
                 let steps = fell_back.then_some(Step::FellBack).into_iter().chain([Step::Script]);
                 let written = steps.clone().count();
@@ -200,6 +231,7 @@ impl Server {
         name: &MachineName,
         decision: &Decision,
         token: &Token,
+        from_disk: bool,
         now: UnixMillis,
     ) -> Result<(), DbError> {
         let mut record: MachineRecord = draft.get(&key::machine(name))?.unwrap_or_default();
@@ -214,62 +246,13 @@ impl Server {
                 created: now,
             };
             draft.put(key::token(&token.digest()), &given)?;
-            record.boot = Some(BootRecord { id: boot, image, purpose, served: now });
+            record.boot = Some(BootRecord { id: boot, image, purpose, served: now, from_disk });
             record.tokens.insert(0, token.digest());
             for old in record.tokens.drain(TOKENS_KEPT.min(record.tokens.len())..) {
                 draft.delete(key::token(&old));
             }
         }
         draft.put(key::machine(name), &record)
-    }
-
-    /// Refuses a request for a machine's script that does not come from an address of that machine: it would
-    /// spend the machine's tries, and the token in it speaks for the machine. A machine without an address of
-    /// its own asks from a lease, and nobody else may hold that one.
-    async fn refuse_strangers(&self, machine: &MachineSpec, peer: Option<IpAddr>) -> Result<(), HttpError> {
-        let Some(peer) = peer else { return Ok(()) };
-        let lease =
-            |key: String| async move { self.db.get::<LeaseRecord>(&key).await.map_err(HttpError::ours) };
-        let leased = lease(key::lease_owner(machine.mac)).await?.map(|l| l.address);
-        let own: Vec<IpAddr> = machine.address.into_iter().chain(leased).map(IpAddr::V4).collect();
-        let stranger = match peer {
-            _ if !own.is_empty() => !own.contains(&peer),
-            IpAddr::V4(peer) => {
-                let holder = lease(key::lease_ip(peer)).await?.and_then(|l| l.owner);
-                let fleet = self.fleet();
-                let reserved = fleet.fleet().machines.iter().any(|m| m.address == Some(peer));
-                reserved || holder.is_some_and(|mac| mac != machine.mac)
-            }
-            IpAddr::V6(_) => false,
-        };
-        if !stranger {
-            return Ok(());
-        }
-        tracing::warn!(machine = %machine.name, %peer, "boot: refused: not an address of this machine");
-        let text = format!("{peer} is not an address of {}: ask by DHCP first", machine.name);
-        Err(HttpError::new(StatusCode::FORBIDDEN, text))
-    }
-
-    /// The address a machine has, with its network's prefix, and its router: its own one, its lease's, or the
-    /// one it asks from when that is in one of our networks.
-    async fn address_of(
-        &self,
-        machine: &MachineSpec,
-        peer: Option<IpAddr>,
-    ) -> Result<Option<(Ipv4Cidr, Option<Ipv4Addr>)>, HttpError> {
-        let lease: Option<LeaseRecord> =
-            self.db.get(&key::lease_owner(machine.mac)).await.map_err(HttpError::ours)?;
-        let peer = match peer {
-            Some(IpAddr::V4(address)) => Some(address),
-            _ => None,
-        };
-        let fleet = self.fleet();
-        let candidates = [machine.address, lease.map(|l| l.address), peer];
-        Ok(candidates.into_iter().flatten().find_map(|address| {
-            let network = fleet.network_of(address)?;
-            let cidr = Ipv4Cidr { address, prefix: network.subnet.prefix };
-            Some((cidr, network.routers.first().copied()))
-        }))
     }
 }
 
@@ -288,6 +271,23 @@ pub fn assigned(
         Some(newest) if !of_its_image => Ok(ledger.want(newest, policy)),
         _ => Ok(ledger),
     }
+}
+
+/// The same version for the processor that asks, when the wanted one is for another and there is one.
+fn for_processor(ledger: Ledger, arch: Option<Arch>, images: &Images, policy: &BootPolicy) -> Ledger {
+    let wanted = ledger.wanted.as_ref().filter(|wanted| arch.is_some_and(|arch| arch != wanted.arch));
+    let fitting = wanted.and_then(|wanted| images.bootables(wanted).into_iter().find(|b| Some(b.image.arch) == arch));
+    match fitting {
+        Some(fitting) => ledger.want(&fitting.image, policy),
+        None => ledger,
+    }
+}
+
+/// What a box is given instead of an image that its processor cannot run. No try is spent on that.
+fn wrong_processor(decision: &Decision, arch: Option<Arch>, policy: &BootPolicy) -> Option<Decision> {
+    let (image, arch) = (decision.intended()?.image, arch?);
+    let because = format!("{image} is published for {} only, and this machine is {arch}", image.arch);
+    (image.arch != arch).then_some(Decision::Hold { because, retry_s: policy.retry_s })
 }
 
 /// The decision in words. An image that is not in the verified repository (any more) has failed: its tries run

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kiln_store::{Entry, Key, KeyError, Query, Store, StoreError, Test, Txn};
+use kiln_store::{Entry, Key, KeyError, KeyRange, Query, Store, StoreError, Test, Txn, Watch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,6 +70,13 @@ impl Db {
         let found = self.store.range(Query::prefix(prefix)).await?;
         let rest = |entry: &Entry| entry.key.as_str().get(prefix.len()..).unwrap_or_default().to_owned();
         found.entries.iter().map(|entry| Ok((rest(entry), read(entry)?))).collect()
+    }
+
+    /// What changes from now on below `prefix`.
+    pub async fn watch(&self, prefix: &str) -> Result<Watch, DbError> {
+        // Only its revision is of interest.
+        let now = self.store.range(Query::prefix(prefix).limit(1)).await?.revision;
+        Ok(self.store.watch(KeyRange::prefix(prefix), now.next()).await?)
     }
 
     /// The keys that begin with `prefix`, oldest first, at most `limit`.

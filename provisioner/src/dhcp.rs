@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, RwLockReadGuard};
 
 use kiln_dhcp::{
-    BootAnswer, ClientFacts, Destination, Directory, Effect, Firmware, Inbound, Lease, Outbound, Probe,
+    BootAnswer, ClientFacts, Destination, Directory, Effect, Inbound, Lease, Outbound, Probe,
     Reservation, Seen, ServerConfig, Subnet, wire,
 };
 use kiln_model::timeline::Step;
@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
 use crate::config::FleetState;
-use crate::discovery;
+use crate::discovery::{self, Newcomers};
 use crate::error::ServeError;
 use crate::records::{MachineRecord, key};
 use crate::server::{Server, now};
@@ -29,7 +29,7 @@ use sys::Link;
 /// The client's port (RFC 2131, section 4.1).
 const CLIENT_PORT: u16 = 68;
 /// Answers that wait for the store at once; beyond it packets are dropped and clients ask again.
-const UNDER_WAY: usize = 256;
+const UNDER_WAY: usize = 1024;
 
 /// The bound driver.
 pub struct Driver {
@@ -66,6 +66,7 @@ impl Driver {
     /// Answers until it is dropped.
     pub async fn run(self) {
         let mut core = kiln_dhcp::Server::new(core_config(&self.server.fleet()));
+        let mut newcomers = Newcomers::default();
         let slots = Arc::new(Semaphore::new(UNDER_WAY));
         let mut buffer = vec![0; 65_536];
         loop {
@@ -87,7 +88,10 @@ impl Driver {
                     View { server: &self.server, fleet: self.server.fleet(), leases: self.leases.held() };
                 core.handle(&input, now, &view)
             };
-            if effects.is_empty() {
+            let work = Work { noted: self.is_noted(&mut newcomers, &effects, now), effects, now };
+            if !work.waits() {
+                // Such as an OFFER to a stranger: done sooner than it could be handed on.
+                work.execute(&self.server, &self.leases, &self.sockets).await;
                 continue;
             }
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
@@ -97,22 +101,68 @@ impl Driver {
             let (server, leases, sockets) =
                 (Arc::clone(&self.server), Arc::clone(&self.leases), Arc::clone(&self.sockets));
             tokio::spawn(async move {
-                for effect in effects {
-                    execute(&server, &leases, &sockets, effect, now).await;
-                }
+                work.execute(&server, &leases, &sockets).await;
                 drop(slot);
             });
         }
     }
+
+    /// Whether the client goes into a timeline: every machine of the fleet, and strangers in bounds.
+    fn is_noted(&self, newcomers: &mut Newcomers, effects: &[Effect], now: UnixMillis) -> bool {
+        let mac = effects.iter().find_map(|effect| match effect {
+            Effect::Seen(seen) | Effect::Commit { seen, .. } => Some(seen.client.mac),
+            Effect::Send(_) | Effect::Release { .. } | Effect::Quarantine { .. } => None,
+            Effect::Probe(_) | Effect::Foreign(_) => None,
+        });
+        mac.is_some_and(|mac| self.server.fleet().machine_by_mac(mac).is_some() || newcomers.admit(mac, now))
+    }
 }
 
-async fn execute(server: &Server, leases: &Leases, sockets: &Sockets, effect: Effect, now: UnixMillis) {
+/// What one packet asks for.
+struct Work {
+    effects: Vec<Effect>,
+    /// Whether its steps go into the client's timeline.
+    noted: bool,
+    now: UnixMillis,
+}
+
+impl Work {
+    /// Whether any of it waits for the store.
+    fn waits(&self) -> bool {
+        self.effects.iter().any(|effect| match effect {
+            Effect::Send(_) | Effect::Foreign(_) => false,
+            Effect::Seen(_) => self.noted,
+            Effect::Commit { .. } | Effect::Release { .. } | Effect::Quarantine { .. } => true,
+            Effect::Probe(_) => true,
+        })
+    }
+
+    /// Answers first: what is written for people must not keep a client waiting.
+    async fn execute(self, server: &Server, leases: &Leases, sockets: &Sockets) {
+        let mut steps = Vec::new();
+        for effect in self.effects {
+            steps.extend(execute(server, leases, sockets, effect, self.now).await);
+        }
+        for seen in steps.into_iter().filter(|_| self.noted) {
+            note(server, seen, self.now).await;
+        }
+    }
+}
+
+/// Does it; answers the step to be noted, if there is one.
+async fn execute(
+    server: &Server,
+    leases: &Leases,
+    sockets: &Sockets,
+    effect: Effect,
+    now: UnixMillis,
+) -> Option<Seen> {
     match effect {
         Effect::Send(reply) => sockets.send(&reply).await,
         Effect::Commit { lease, reply, seen } => match leases.commit(&server.db, &lease, now).await {
             Ok(()) => {
                 sockets.send(&reply).await;
-                note(server, seen, now).await;
+                return Some(seen);
             }
             Err(error) => tracing::error!(%error, client = %lease.owner, "dhcp: no lease, so no answer"),
         },
@@ -127,14 +177,11 @@ async fn execute(server: &Server, leases: &Leases, sockets: &Sockets, effect: Ef
                 tracing::error!(%error, %address, "dhcp: quarantine");
             }
         }
-        Effect::Probe(found) => {
-            if let Some(seen) = probed(server, leases, sockets, *found).await {
-                note(server, seen, now).await;
-            }
-        }
+        Effect::Probe(found) => return probed(server, leases, sockets, *found).await,
         Effect::Foreign(foreign) => rogue::took_offer(server, foreign, now),
-        Effect::Seen(seen) => note(server, seen, now).await,
+        Effect::Seen(seen) => return Some(seen),
     }
+    None
 }
 
 /// What waited for the probe goes out when nobody is on the address; else that stays unused.
@@ -249,30 +296,7 @@ impl Directory for View<'_> {
     }
 
     fn boot(&self, client: &ClientFacts) -> Option<BootAnswer> {
-        let loaders = self.server.catalog.images().loaders();
-        let answer = kiln_boot::answer(&boot_client(client), &loaders, &self.server.serve.url());
-        let file = match answer {
-            kiln_boot::BootAnswer::Loader { file, .. } => file,
-            kiln_boot::BootAnswer::Http { url, .. } | kiln_boot::BootAnswer::Script { url, .. } => url,
-            kiln_boot::BootAnswer::Nothing { because } => {
-                tracing::debug!(mac = %client.mac, "dhcp: nothing to boot: {because}");
-                return None;
-            }
-        };
-        Some(BootAnswer { next_server: self.server.serve.address, file, extra: Vec::new() })
-    }
-}
-
-fn boot_client(client: &ClientFacts) -> kiln_boot::Client {
-    kiln_boot::Client {
-        mac: client.mac,
-        architectures: client.architectures.clone(),
-        // Both spellings of it (facts.rs) are one here.
-        user_class: match client.firmware {
-            Firmware::Ipxe => b"iPXE".to_vec(),
-            _ => client.user_class.clone().into_bytes(),
-        },
-        vendor_class: client.vendor_class.clone().into_bytes(),
+        self.server.dhcp_boot_answer(client, now())
     }
 }
 

@@ -2,8 +2,11 @@
 
 pub mod accept;
 pub mod boot;
+mod boots;
 pub mod files;
 mod head;
+mod inventory;
+mod onie;
 mod pace;
 mod plain;
 mod range;
@@ -23,12 +26,20 @@ use axum::response::{IntoResponse, Response};
 pub struct HttpError {
     status: StatusCode,
     text: String,
+    /// After how many seconds the machine may ask again.
+    retry_after: Option<u32>,
 }
 
 impl HttpError {
     /// A refusal with `status`, explained by one line.
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into().replace(['\r', '\n'], " ") }
+        Self { status, text: text.into().replace(['\r', '\n'], " "), retry_after: None }
+    }
+
+    /// The same, and when to ask again (RFC 9110, section 10.2.3).
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// 404.
@@ -55,6 +66,11 @@ impl HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (self.status, [(header::CONTENT_TYPE, "text/plain")], format!("{}\n", self.text)).into_response()
+        let text = format!("{}\n", self.text);
+        let mut response = (self.status, [(header::CONTENT_TYPE, "text/plain")], text).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -18,8 +18,8 @@
 //! | `repository` | the verified images, and the way from a request to a file |
 //! | `dhcp`, `tftp`, `http` | the machines' side |
 //! | `proxy`, `probe`, `networks`, `rogue` | beside `dhcp`: port 4011, addresses in use, which network, other servers |
-//! | `boots`, `intents`, `reports`, `discovery`, `timeline` | what machines ask for and tell |
-//! | `api`, `views`, `rollouts`, `apply` | the operator's side |
+//! | `boots`, `menus`, `installs`, `intents`, `reports`, `discovery`, `timeline`, `limits` | what machines ask for and tell |
+//! | `api`, `views`, `explain`, `rollouts`, `apply` | the operator's side |
 
 mod api;
 mod apply;
@@ -29,8 +29,12 @@ mod db;
 mod dhcp;
 mod discovery;
 mod error;
+mod explain;
 mod http;
+mod installs;
 mod intents;
+mod limits;
+mod menus;
 mod networks;
 mod probe;
 mod proxy;

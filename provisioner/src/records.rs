@@ -9,7 +9,7 @@ use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::timeline::TimelineEntry;
 use kiln_model::{
-    BootId, Format, Generation, ImageId, MacAddr, MachineName, Report, RolloutId, Sha256, UnixMillis,
+    BootId, Format, Generation, ImageId, Inventory, MacAddr, MachineName, Report, RolloutId, Sha256, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,10 @@ pub mod key {
     pub const DISCOVERED: &str = "discovered/";
     /// Before every failed image's key.
     pub const FAILED_IMAGES: &str = "image/failed/";
+    /// Before every install's key.
+    pub const INSTALLS: &str = "install/";
+    /// Before every ledger's key.
+    pub const LEDGERS: &str = "ledger/";
     /// Before every lease's key by address.
     pub const LEASES: &str = "lease/ip/";
 
@@ -37,7 +41,22 @@ pub mod key {
 
     /// The boot ledger.
     pub fn ledger(name: &MachineName) -> String {
-        format!("ledger/{name}")
+        format!("{LEDGERS}{name}")
+    }
+
+    /// [`super::InstallRecord`].
+    pub fn install(name: &MachineName) -> String {
+        format!("{INSTALLS}{name}")
+    }
+
+    /// [`super::InventoryRecord`].
+    pub fn inventory(mac: MacAddr) -> String {
+        format!("inventory/{mac}")
+    }
+
+    /// [`super::LookRecord`]. Only the token's digest is ever stored.
+    pub fn look(digest: &Sha256) -> String {
+        format!("look/{digest}")
     }
 
     /// [`super::IntentRecord`].
@@ -145,6 +164,61 @@ pub struct BootRecord {
     pub purpose: Purpose,
     /// When.
     pub served: UnixMillis,
+    /// Whether its kernel came from the machine's own disk.
+    #[serde(default)]
+    pub from_disk: bool,
+}
+
+/// `install/NAME`: what is known of the machine's install. Without a record it is open: the machine is new.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// The address of the box that it is about: another box under the same name is new.
+    pub mac: MacAddr,
+    /// Why it is closed; none while it is open.
+    pub closed: Option<String>,
+    /// When it was opened or closed.
+    pub since: UnixMillis,
+    /// How often an installer was served since it was opened.
+    pub served: u32,
+}
+
+/// `look/DIGEST`: which machine that nobody has accepted was given a token to tell what it is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// Which machine.
+    pub mac: MacAddr,
+    /// The image that looks.
+    pub image: ImageRef,
+    /// When.
+    pub created: UnixMillis,
+}
+
+/// `inventory/MAC`: what a machine says that it is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InventoryRecord {
+    /// Version of this record.
+    pub format: Format<1>,
+    /// The digest of its newest token: an older one is forgotten when it is replaced.
+    pub token: Sha256,
+    /// What it told, and when; none before the first time.
+    pub told: Option<Told>,
+}
+
+/// What a machine told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// When.
+    pub at: UnixMillis,
+    /// What.
+    pub inventory: Inventory,
 }
 
 /// `intent/NAME`: what the newest generation says. Signed copies are made from it and never stored.
@@ -177,6 +251,9 @@ pub struct ReportRecord {
     pub events: u64,
     /// Since when the machine has been healthy without a break, in this boot.
     pub healthy_since: Option<UnixMillis>,
+    /// Whether this boot has said what went wrong.
+    #[serde(default)]
+    pub troubled: bool,
 }
 
 /// `discovered/MAC`: a machine that nobody has listed.

@@ -9,6 +9,7 @@ use kiln_model::{Format, ImageId, MachineName, Report, Sha256, UnixMillis};
 
 use crate::db::{DbError, Draft};
 use crate::http::HttpError;
+use crate::installs;
 use crate::intents::{self, SignedIntent};
 use crate::records::{MachineRecord, ReportRecord, TokenRecord, key};
 use crate::server::Server;
@@ -69,7 +70,13 @@ impl Server {
             return Err(HttpError::new(StatusCode::FORBIDDEN, text));
         }
         let name = &caller.machine;
-        let keys = [key::report(name), key::ledger(name), key::machine(name), key::intent(name)];
+        let keys = [
+            key::report(name),
+            key::ledger(name),
+            key::machine(name),
+            key::intent(name),
+            key::install(name),
+        ];
         let (written, late) = self
             .db
             .transact(&keys, |draft| self.store_report(draft, caller, &report, now))
@@ -101,10 +108,12 @@ impl Server {
         fresh.sort_by_key(|e| e.sequence);
         fresh.dedup_by_key(|e| e.sequence);
 
-        let trouble = trouble(report, &fresh);
+        let said = before.as_ref().is_some_and(|b| b.troubled);
+        let trouble = trouble(report, &fresh, said);
         self.judge(draft, caller, report, trouble.as_deref())?;
         let mut machine: MachineRecord = draft.get(&key::machine(name))?.unwrap_or_default();
         machine.last_seen = now;
+        let troubled = said || trouble.is_some();
         match (trouble, report.status) {
             (Some(trouble), _) => machine.trouble = trouble,
             (None, Status::Healthy) if self.runs_what_is_wanted(draft, name, report)? => {
@@ -113,6 +122,9 @@ impl Server {
             _ => {}
         }
         draft.put(key::machine(name), &machine)?;
+        if report.status == Status::Healthy {
+            installs::close_when_proven(draft, name, self.machine(name).as_ref(), &machine, now)?;
+        }
 
         let served = machine.boot.as_ref().map_or(UnixMillis(0), |b| b.served);
         let entries: Vec<TimelineEntry> = fresh.iter().map(|e| entry(report, e, served, now)).collect();
@@ -121,7 +133,8 @@ impl Server {
             self.timelines.write(draft, name.as_str(), entry.clone())?;
         }
         let events = fresh.last().map_or(known, |e| e.sequence);
-        draft.put(key::report(name), &record(before.as_ref(), report, events, now))?;
+        let record = record(before.as_ref(), report, events, now);
+        draft.put(key::report(name), &ReportRecord { troubled, ..record })?;
         Ok((now_written.len(), late.to_vec()))
     }
 
@@ -176,12 +189,13 @@ impl Server {
     }
 }
 
-/// What a report says went wrong: the last refusal or failure among its new events, or its status.
-fn trouble(report: &Report, fresh: &[&AgentEvent]) -> Option<String> {
+/// What a report says went wrong: the last refusal or failure among its new events, or its status. `said` when
+/// this boot has said what before: then its status adds nothing.
+fn trouble(report: &Report, fresh: &[&AgentEvent], said: bool) -> Option<String> {
     let told = fresh.iter().rev().find(|e| matches!(e.step, Step::Refused | Step::Failed));
     let told = told.map(|e| format!("{}: {}", e.step, clip(&e.detail)));
-    let failed = || (report.status == Status::Failed).then(|| "it gave up and did not say why".to_owned());
-    told.or_else(failed)
+    let failed = report.status == Status::Failed && !said;
+    told.or_else(|| failed.then(|| "it gave up and did not say why".to_owned()))
 }
 
 /// Which image a failure is about: a box that runs well has verified the next image and refused that.
@@ -210,5 +224,5 @@ fn record(before: Option<&ReportRecord>, report: &Report, events: u64, now: Unix
     let functions =
         report.functions.iter().map(|f| FunctionReport { message: clip(&f.message), ..f.clone() });
     let report = Report { events: Vec::new(), functions: functions.collect(), ..report.clone() };
-    ReportRecord { format: Format, at: now, report, events, healthy_since }
+    ReportRecord { format: Format, at: now, report, events, healthy_since, troubled: false }
 }

@@ -5,14 +5,19 @@
 //! the boxes that run those images must still be able to boot them. Bytes are served as they lie on the disk:
 //! every box checks them itself, so a damaged file is found where it matters and named there.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+mod images;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use kiln_boot::{Loader, Loaders};
-use kiln_model::manifest::{ImageRef, Part};
-use kiln_model::{Arch, ImageId, ImageName, ImageVersion, Manifest, PartName, Sha256, UnixMillis};
-use kiln_signing::repository::{PublishedImage, Repository};
+use kiln_model::manifest::ImageRef;
+use kiln_model::{Arch, ImageId, ImageName, ImageVersion, PartName, Sha256, UnixMillis};
+use kiln_signing::repository::{Repository, RepositoryError};
+use kiln_signing::{Fault, VerifyError};
+
+pub use images::Images;
+use images::TargetPath;
 
 /// How often a repository that was refused is looked at again although nothing has changed.
 const RETRY: Duration = Duration::from_secs(10);
@@ -20,116 +25,29 @@ const RETRY: Duration = Duration::from_secs(10);
 const EXPIRY_NOTICE_MS: u64 = 7 * 86_400_000;
 const EXPIRY_REPEAT: Duration = Duration::from_secs(6 * 3600);
 
-/// The images of one verified state of the repository.
-#[derive(Debug, Default)]
-pub struct Images {
-    images: Vec<PublishedImage>,
-    folder: PathBuf,
-    /// When the first of its metadata expires.
-    expires: UnixMillis,
-}
-
 /// Follows one repository.
 #[derive(Debug)]
 pub struct Catalog {
     folder: PathBuf,
     root: Vec<u8>,
     current: RwLock<Arc<Images>>,
+    seen: Mutex<Seen>,
 }
 
 /// What a [`Catalog`] was last made from.
 #[derive(Debug, Default)]
-pub struct Seen {
+struct Seen {
     timestamp: Option<Vec<u8>>,
     refused: Option<(String, Instant)>,
     told_of_expiry: Option<Instant>,
-}
-
-impl Images {
-    /// Every image, by name, version and architecture.
-    pub fn all(&self) -> &[PublishedImage] {
-        &self.images
-    }
-
-    /// The image with this identity.
-    pub fn get(&self, id: &ImageId) -> Option<&PublishedImage> {
-        self.images.iter().find(|published| published.image.id == *id)
-    }
-
-    /// One version of an image.
-    pub fn version(&self, name: &ImageName, version: &ImageVersion) -> Option<&PublishedImage> {
-        self.newest(name, |image| image.version == *version)
-    }
-
-    /// The newest version of an image among those that `suits` lets pass.
-    pub fn newest(&self, name: &ImageName, suits: impl Fn(&ImageRef) -> bool) -> Option<&PublishedImage> {
-        let named = self.images.iter().filter(|p| p.image.name == *name && suits(&p.image));
-        // Of one version for two architectures, x86-64 comes first: a machine does not say yet which it is.
-        named.max_by(|a, b| (&a.image.version, b.image.arch).cmp(&(&b.image.version, a.image.arch)))
-    }
-
-    /// The boot loaders of the newest image that has each.
-    pub fn loaders(&self) -> Loaders {
-        let loader = |file: &str| {
-            let name: PartName = format!("loader/{file}").parse().ok()?;
-            let holders =
-                self.images.iter().filter_map(|p| Some((&p.image.version, p.manifest.parts.get(&name)?)));
-            let (_, part) = holders.max_by_key(|(version, _)| *version)?;
-            let file = format!("loader/{}/{file}", part.sha256);
-            Some(Loader { path: format!("boot/{file}"), file })
-        };
-        Loaders {
-            bios: loader("undionly.kpxe"),
-            efi_x64: loader("ipxe.efi"),
-            efi_arm64: loader("ipxe-arm64.efi"),
-        }
-    }
-
-    /// The verified manifest of an image.
-    pub fn manifest(&self, image: &ImageRef) -> Option<&Manifest> {
-        self.get(&image.id).map(|published| &published.manifest)
-    }
-
-    /// The file of one part of an image, and what it should be.
-    pub fn part(&self, image: &ImageRef, name: &PartName) -> Option<(PathBuf, &Part)> {
-        let published = self.get(&image.id)?;
-        let part = published.manifest.parts.get(name)?;
-        let target = TargetPath { image: &published.image, digest: part.sha256, name: name.as_str() };
-        Some((self.folder.join(target.relative()), part))
-    }
-
-    /// The file of the boot loader with this digest and file name, in any image.
-    pub fn loader(&self, digest: &Sha256, file: &str) -> Option<(PathBuf, &Part)> {
-        let name: PartName = format!("loader/{file}").parse().ok()?;
-        let holder =
-            self.images.iter().find(|p| p.manifest.parts.get(&name).is_some_and(|x| x.sha256 == *digest))?;
-        self.part(&holder.image, &name)
-    }
-}
-
-/// Where a target lies: the digest before the last segment of its name (TUF 1.0.34, section 6.2).
-struct TargetPath<'a> {
-    image: &'a ImageRef,
-    digest: Sha256,
-    name: &'a str,
-}
-
-impl TargetPath<'_> {
-    fn relative(&self) -> PathBuf {
-        let folder = Path::new("targets").join(self.image.folder());
-        match self.name.rsplit_once('/') {
-            Some((inner, last)) => folder.join(inner).join(format!("{}.{last}", self.digest)),
-            None => folder.join(format!("{}.{}", self.digest, self.name)),
-        }
-    }
 }
 
 impl Catalog {
     /// A catalog of the repository in `folder`, trusted through the root in `root`. It is empty until
     /// [`Self::refresh`] has verified something.
     pub fn new(folder: PathBuf, root: Vec<u8>) -> Self {
-        let current = RwLock::new(Arc::new(Images { folder: folder.clone(), ..Images::default() }));
-        Self { folder, root, current }
+        let current = RwLock::new(Arc::new(Images::none(folder.clone())));
+        Self { folder, root, current, seen: Mutex::default() }
     }
 
     /// What is in force.
@@ -137,9 +55,11 @@ impl Catalog {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Verifies the repository again if its timestamp is another one than `seen`. Blocks. True when the list
+    /// Verifies the repository again if its timestamp is another one than last time. Blocks. True when the list
     /// was replaced.
-    pub fn refresh(&self, seen: &mut Seen, now: UnixMillis) -> bool {
+    pub fn refresh(&self, now: UnixMillis) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = &mut *seen;
         self.tell_of_expiry(seen, now);
         let timestamp = std::fs::read(self.folder.join("metadata/timestamp.json")).ok();
         let retry = seen.refused.as_ref().is_some_and(|(_, when)| when.elapsed() >= RETRY);
@@ -156,18 +76,16 @@ impl Catalog {
             return false;
         }
         seen.timestamp = timestamp;
-        match Repository::load(&self.folder, &self.root, now) {
+        match self.load(now) {
             Ok(repository) => {
                 seen.refused = None;
                 for damage in repository.damaged() {
                     tracing::error!(%damage, "repository: an image is refused");
                 }
-                let images = repository.images().to_vec();
-                let newest = images.iter().map(|p| p.image.to_string()).collect::<Vec<_>>().join(", ");
-                tracing::info!(images = images.len(), "repository: verified: {newest}");
-                let expires = repository.expires();
-                let images = Arc::new(Images { images, folder: self.folder.clone(), expires });
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = images;
+                let images = Images::of(&repository, self.folder.clone());
+                let newest = images.all().iter().map(|p| p.image.to_string()).collect::<Vec<_>>().join(", ");
+                tracing::info!(images = images.all().len(), "repository: verified: {newest}");
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(images);
                 true
             }
             Err(error) => {
@@ -181,13 +99,31 @@ impl Catalog {
         }
     }
 
+    /// Reads and verifies it. One that has expired is read all the same while nothing else is known: machines
+    /// must still be able to fall back to what they ran ([`Images::freshness`] says that it is old).
+    fn load(&self, now: UnixMillis) -> Result<Repository, RepositoryError> {
+        let mut at = now;
+        loop {
+            match Repository::load(&self.folder, &self.root, at) {
+                Err(RepositoryError::Refused(refused)) if self.images().all().is_empty() => {
+                    match expired_at(&refused).filter(|expired| *expired <= at) {
+                        // Each time another document, or an earlier time: this ends.
+                        Some(expired) if expired.0 > 0 => at = UnixMillis(expired.0 - 1),
+                        _ => return Err(RepositoryError::Refused(refused)),
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn tell_of_expiry(&self, seen: &mut Seen, now: UnixMillis) {
         let quiet = seen.told_of_expiry.is_some_and(|told| told.elapsed() < EXPIRY_REPEAT);
         let images = self.images();
-        if quiet || images.images.is_empty() {
+        if quiet || images.all().is_empty() {
             return;
         }
-        if let Some(warning) = expiry_warning(images.expires, now) {
+        if let Some(warning) = expiry_warning(images.expires(), now) {
             tracing::error!("repository: {warning}");
             seen.told_of_expiry = Some(Instant::now());
         }
@@ -220,14 +156,21 @@ impl Catalog {
     }
 }
 
+fn expired_at(refused: &VerifyError) -> Option<UnixMillis> {
+    match refused.fault() {
+        Fault::Expired { at, .. } => Some(*at),
+        _ => None,
+    }
+}
+
 /// What is said of metadata that no box takes any more, or soon will not.
 fn expiry_warning(expires: UnixMillis, now: UnixMillis) -> Option<String> {
     let mend = "run `kiln publish --refresh`";
     if expires <= now {
-        return Some(format!("its metadata EXPIRED at {expires}: no machine boots from it; {mend}"));
+        return Some(format!("its metadata EXPIRED at {expires}: machines only fall back to what they ran; {mend}"));
     }
     let soon = expires.since(now) < EXPIRY_NOTICE_MS;
-    soon.then(|| format!("its metadata expires at {expires}, and then no machine boots from it; {mend}"))
+    soon.then(|| format!("its metadata expires at {expires}, and then machines only fall back; {mend}"))
 }
 
 /// Whether these are a version in its one spelling and a role that has versions in its file name.
@@ -238,6 +181,8 @@ fn is_role_of_version((version, role): (&str, &str)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn catalog() -> Catalog {

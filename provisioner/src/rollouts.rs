@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kiln_boot::Ledger;
+use kiln_boot::{Freshness, Ledger};
 use kiln_model::api::{RolloutMachineState, RolloutView, StartRollout, Why};
 use kiln_model::manifest::ImageRef;
 use kiln_model::report::FunctionState;
@@ -57,6 +57,14 @@ impl Server {
         asked: &StartRollout,
         now: UnixMillis,
     ) -> Result<RolloutView, ApiError> {
+        // What was published a moment ago counts.
+        if self.refresh_catalog().await.map_err(ApiError::ours)? {
+            self.assign_all(now).await?;
+        }
+        if let Freshness::ExpiredAt(at) = self.catalog.images().freshness(now) {
+            let error = format!("the repository's metadata expired at {at}: no machine would take an image");
+            return Err(ApiError::conflict(error, "run `kiln publish --refresh`"));
+        }
         let image = self.image_of(&asked.image)?;
         let failed_key = key::failed_image(&image.id);
         let failed: Option<FailedImageRecord> = self.db.get(&failed_key).await?;
@@ -196,22 +204,30 @@ impl Server {
         log_changes(&before, &after);
         for action in actions {
             match action {
-                Action::Assign { machine, image } => self.want(&machine, &image, "update to").await?,
-                Action::Revert { machine, image } => self.want(&machine, &image, "back to").await?,
+                Action::Assign { machine, image } => self.want(&machine, &image, None).await?,
+                Action::Revert { machine, image } => {
+                    let because = format!("rollout {} ended: {}", after.id, after.reason);
+                    self.want(&machine, &image, Some(&because)).await?;
+                }
                 Action::RememberFailed { .. } => {}
             }
         }
         Ok(())
     }
 
-    async fn want(&self, name: &MachineName, image: &ImageRef, how: &str) -> Result<(), DbError> {
+    /// A machine should run `image`: as an update, or back again because of something.
+    async fn want(&self, name: &MachineName, image: &ImageRef, back: Option<&str>) -> Result<(), DbError> {
         let fleet = self.fleet();
         let Some(machine) = fleet.machine(name) else { return Ok(()) };
         let keys = [key::ledger(name), key::intent(name)];
         let changed = self.db.transact(&keys, |draft| {
             let before: Option<Ledger> = draft.get(&key::ledger(name))?;
             let before = before.unwrap_or_else(|| Ledger::new(name.clone()));
-            let mut after = before.want(image, &fleet.fleet().boot);
+            let policy = &fleet.fleet().boot;
+            let mut after = match back {
+                Some(because) => before.step_back(image, because, policy),
+                None => before.want(image, policy),
+            };
             if after == before {
                 return Ok::<_, DbError>(false);
             }
@@ -220,7 +236,7 @@ impl Server {
             Ok(true)
         });
         if changed.await? {
-            tracing::info!(machine = %name, "rollout: {how} {image}");
+            tracing::info!(machine = %name, "rollout: {} {image}", back.map_or("update to", |_| "back to"));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::config::ServerConfig;
 use crate::dhcp::leases::Leases;
 use crate::error::ServeError;
 use crate::http::accept::{Limits, run as serve_http};
-use crate::repository::Seen;
+use crate::menus::Standings;
 use crate::server::{Server, now};
 use crate::timeline::Writer;
 use crate::{api, dhcp, http, proxy, rogue, rollouts, tftp};
@@ -33,8 +33,9 @@ const REPOSITORY_POLL: Duration = Duration::from_secs(1);
 /// When something it needs at its start is missing or in use; each error says what and how to mend it.
 pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let socket = config.socket();
-    let (server, writer, seen) = prepare(config, &socket).await?;
+    let (server, writer) = prepare(config, &socket).await?;
     let leases = Arc::new(Leases::load(&server.db).await.map_err(|e| ServeError::Record(e.to_string()))?);
+    server.set_leases(&leases);
     let bound = Bound::new(&server, &leases, &socket).await?;
     let serve = &server.serve;
     let (dhcp, tftp) = (serve.dhcp_port, serve.tftp_port);
@@ -46,7 +47,7 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
         socket.display()
     );
     let writing = tokio::spawn(writer.run(server.db.clone()));
-    let result = bound.run(server, leases, seen, shutdown).await;
+    let result = bound.run(server, leases, shutdown).await;
     // The last entries of the timelines; the writer ends when nobody can send to it any more.
     finish(writing).await;
     if let Err(error) = fs::remove_file(&socket) {
@@ -57,7 +58,7 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
 }
 
 /// Everything but sockets.
-async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Writer, Seen), ServeError> {
+async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Writer), ServeError> {
     let state = config.kiln.state.clone();
     fs::DirBuilder::new()
         .recursive(true)
@@ -70,12 +71,14 @@ async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Wr
     let store: Arc<dyn Store> = Arc::new(store);
     let (server, writer) = Server::new(config, store)?;
     server.restore_fleet().await?;
-    let (seen, _) = refresh(&server, Seen::default()).await?;
+    server.refresh_catalog().await?;
     if server.catalog.images().all().is_empty() {
         tracing::warn!("repository: no image is published yet; machines will be told to wait");
     }
-    server.assign_all().await.map_err(|e| ServeError::Record(e.to_string()))?;
-    Ok((server, writer, seen))
+    let failed = |e: crate::db::DbError| ServeError::Record(e.to_string());
+    server.assign_all(now()).await.map_err(failed)?;
+    server.standings.load(&server.db).await.map_err(failed)?;
+    Ok((server, writer))
 }
 
 /// Every socket.
@@ -107,7 +110,6 @@ impl Bound {
         self,
         server: Arc<Server>,
         leases: Arc<Leases>,
-        seen: Seen,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
@@ -124,7 +126,8 @@ impl Bound {
         self.boot_server.map(|boot_server| endless.spawn(boot_server.run()));
         self.rogue.map(|rogue| endless.spawn(rogue.run()));
         endless.spawn(rollouts::run(Arc::clone(&server)));
-        endless.spawn(follow_repository(server, seen));
+        endless.spawn(Standings::follow(Arc::clone(&server)));
+        endless.spawn(follow_repository(server));
 
         let ended_early = tokio::select! {
             () = shutdown => false,
@@ -144,27 +147,24 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-async fn follow_repository(server: Arc<Server>, mut seen: Seen) {
+async fn follow_repository(server: Arc<Server>) {
     let mut tick = tokio::time::interval(REPOSITORY_POLL);
     loop {
         tick.tick().await;
-        let Ok((next, changed)) = refresh(&server, seen).await else { return };
-        seen = next;
-        if changed && let Err(error) = server.assign_all().await {
+        let Ok(changed) = server.refresh_catalog().await else { return };
+        if changed && let Err(error) = server.assign_all(now()).await {
             tracing::error!(%error, "fleet: not assigned");
         }
     }
 }
 
-/// Looks at the repository; true when the list of images was replaced. Reading and verifying block, so they are
-/// done beside the runtime.
-async fn refresh(server: &Arc<Server>, mut seen: Seen) -> Result<(Seen, bool), ServeError> {
-    let server = Arc::clone(server);
-    blocking(move || {
-        let changed = server.catalog.refresh(&mut seen, now());
-        (seen, changed)
-    })
-    .await
+impl Server {
+    /// Looks at the repository; true when the list of images was replaced. Reading and verifying block, so they
+    /// are done beside the runtime.
+    pub async fn refresh_catalog(&self) -> Result<bool, ServeError> {
+        let catalog = Arc::clone(&self.catalog);
+        blocking(move || catalog.refresh(now())).await
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {

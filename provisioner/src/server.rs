@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_model::fleet::{MachineSpec, Serve};
@@ -12,8 +12,11 @@ use kiln_store::Store;
 
 use crate::config::{FleetState, ServerConfig};
 use crate::db::Db;
+use crate::dhcp::leases::Leases;
 use crate::error::ServeError;
 use crate::intents::Signer;
+use crate::limits::Limits;
+use crate::menus::Standings;
 use crate::repository::Catalog;
 use crate::rogue::Rogues;
 use crate::timeline::{Timelines, Writer};
@@ -28,7 +31,11 @@ pub struct Server {
     /// Its records.
     pub db: Db,
     /// The verified images.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
+    /// What is stored of machines and bears on what their firmware is told, in memory.
+    pub standings: Standings,
+    /// How often machines may do what costs a write.
+    pub limits: Limits,
     /// What was seen of each machine.
     pub timelines: Timelines,
     /// Signs intents.
@@ -38,6 +45,7 @@ pub struct Server {
     /// Held while a desired state is put into force.
     pub applying: tokio::sync::Mutex<()>,
     fleet: RwLock<Arc<FleetState>>,
+    leases: OnceLock<Arc<Leases>>,
 }
 
 impl Server {
@@ -51,14 +59,27 @@ impl Server {
             serve: kiln.serve,
             state: kiln.state,
             db: Db::new(store),
-            catalog: Catalog::new(kiln.repository, root),
+            catalog: Arc::new(Catalog::new(kiln.repository, root)),
+            standings: Standings::default(),
+            limits: Limits::default(),
             timelines,
             signer: Signer::new(key),
             rogues: Rogues::default(),
             applying: tokio::sync::Mutex::default(),
             fleet: RwLock::new(Arc::new(config.fleet)),
+            leases: OnceLock::new(),
         };
         Ok((Arc::new(server), writer))
+    }
+
+    /// The leases, once they are read.
+    pub fn leases(&self) -> Option<Arc<Leases>> {
+        self.leases.get().map(Arc::clone)
+    }
+
+    /// Hands over the leases that were read; once.
+    pub fn set_leases(&self, leases: &Arc<Leases>) {
+        let _ = self.leases.set(Arc::clone(leases));
     }
 
     /// The desired state in force.

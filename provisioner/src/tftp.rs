@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use kiln_model::timeline::Step;
-use kiln_model::{MacAddr, Sha256};
+use kiln_model::MacAddr;
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
 use tokio::sync::mpsc::Receiver;
 
@@ -36,10 +36,8 @@ struct LoaderFiles(Arc<Server>);
 
 impl Source for LoaderFiles {
     fn open(&self, request: &ReadRequest) -> Option<Content> {
-        let (digest, file) = request.name.strip_prefix("loader/")?.split_once('/')?;
-        let digest: Sha256 = digest.parse().ok()?;
         let images = self.0.catalog.images();
-        let (path, part) = images.loader(&digest, file)?;
+        let (path, part) = images.boot_file(&request.name)?;
         let open = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match open {
             Ok((length, file)) if length == part.size => Some(Content::File { file, length }),

@@ -1,13 +1,14 @@
 //! Machines and timelines as the operator API shows them.
 
 use kiln_boot::{Ledger, diagnose};
-use kiln_model::api::{MachineState, MachineView, Timeline};
+use kiln_hw_profiles::{Facts, Match, Profile, ranked};
+use kiln_model::api::{Hardware, MachineState, MachineView, ProfileMatch, Timeline};
 use kiln_model::fleet::MachineSpec;
 use kiln_model::timeline::TimelineEntry;
-use kiln_model::{Generation, MacAddr, MachineName, UnixMillis};
+use kiln_model::{Generation, MacAddr, UnixMillis};
 
 use crate::db::DbError;
-use crate::records::{DiscoveredRecord, LeaseRecord, MachineRecord, ReportRecord, TimelineRecord, key};
+use crate::records::{DiscoveredRecord, LeaseRecord, MachineRecord, ReportRecord, TimelineRecord, Told, key};
 use crate::server::Server;
 
 /// After how long without a report a machine is silent: agents report every few seconds.
@@ -67,6 +68,25 @@ impl Server {
         })
     }
 
+    /// A box that is in no `[[machine]]`; none when it was never seen.
+    pub async fn stranger_view(&self, mac: MacAddr) -> Result<Option<MachineView>, DbError> {
+        match self.db.get(&key::discovered(mac)).await? {
+            Some(record) => Ok(Some(self.discovered_view(mac, record).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// What a box told that it is made of, and the profiles that it fits.
+    pub async fn hardware(&self, mac: MacAddr) -> Result<Hardware, DbError> {
+        let Some(Told { at, inventory }) = self.inventory(mac).await? else {
+            return Ok(Hardware { mac, told: None, inventory: None, profiles: Vec::new() });
+        };
+        let known = Profile::all(inventory.arch);
+        let fits = |fit: Match| ProfileMatch { profile: fit.profile.to_string(), title: fit.title, why: fit.why };
+        let profiles = ranked(&known, &Facts::from(&inventory)).into_iter().map(fits).collect();
+        Ok(Hardware { mac, told: Some(at), inventory: Some(inventory), profiles })
+    }
+
     async fn discovered_view(&self, mac: MacAddr, record: DiscoveredRecord) -> Result<MachineView, DbError> {
         let lease: Option<LeaseRecord> = self.db.get(&key::lease_owner(mac)).await?;
         Ok(MachineView {
@@ -90,11 +110,11 @@ impl Server {
     }
 
     /// The kept timeline of a machine and what it tells.
-    pub async fn timeline(&self, machine: &MachineName, now: UnixMillis) -> Result<Timeline, DbError> {
-        let records: Vec<(String, TimelineRecord)> = self.db.list(&key::timeline(machine.as_str())).await?;
+    pub async fn timeline(&self, whose: &str, now: UnixMillis) -> Result<Timeline, DbError> {
+        let records: Vec<(String, TimelineRecord)> = self.db.list(&key::timeline(whose)).await?;
         let entries: Vec<TimelineEntry> = records.into_iter().map(|(_, record)| record.entry).collect();
         let diagnosis = diagnose(&entries, now);
-        Ok(Timeline { machine: machine.clone(), entries, diagnosis })
+        Ok(Timeline { machine: whose.to_owned(), entries, diagnosis })
     }
 }
 

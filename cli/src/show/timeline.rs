@@ -95,7 +95,7 @@ mod tests {
 
     fn two_boots() -> Timeline {
         Timeline {
-            machine: "r1".parse().expect("a name"),
+            machine: "r1".to_owned(),
             entries: vec![
                 entry(0, None, Step::Discover, "x86-64 UEFI"),
                 entry(4, None, Step::Offer, "10.77.0.11"),

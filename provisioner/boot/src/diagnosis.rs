@@ -77,6 +77,23 @@ fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
             30,
             "the boot loader was fetched and did not start. Switch Secure Boot off, and check that the firmware boots in the mode (UEFI or BIOS) that it asked in",
         ),
+        Step::Loader => (
+            60,
+            "the boot loader was fetched by HTTP and did not start. Look for Secure Boot, and whether the firmware boots what is for its processor",
+        ),
+        Step::NothingToBoot => {
+            (0, "the firmware asked and there is nothing for it, for the reason that is named")
+        }
+        Step::HttpStopped => (
+            20,
+            "the transfer ended before its last byte and was not taken up again. Look for lost packets: a bad cable, a duplex mismatch, or an MTU that differs along the way",
+        ),
+        Step::Installer => (
+            900,
+            "the installer was fetched and nothing was heard of the machine since. Look at its console: the installer names what it refused, and it must boot from its disk afterwards",
+        ),
+        Step::Ztp => return None,
+        Step::Inventory => return None,
         Step::Script => (
             30,
             "the script was served and no kernel was fetched. The machine's screen says why; most often the connection broke",
@@ -145,7 +162,8 @@ mod tests {
 
     #[test]
     fn every_step_but_healthy_has_a_cause_that_is_said_when_its_time_is_over() {
-        for step in Step::ALL.iter().copied().filter(|step| *step != Step::Healthy) {
+        let last = [Step::Healthy, Step::Ztp, Step::Inventory];
+        for step in Step::ALL.iter().copied().filter(|step| !last.contains(step)) {
             for loader_runs in [false, true] {
                 let row = cause(step, loader_runs).unwrap();
                 let steps: &[Step] = if loader_runs { &[Step::TftpDone, step] } else { &[step] };

@@ -1,5 +1,7 @@
 //! Firmware architectures: option 93 of DHCP as data.
 
+use kiln_model::Arch;
+
 /// What a firmware of some architecture is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Firmware {
@@ -34,6 +36,14 @@ pub enum LoaderKind {
 }
 
 impl LoaderKind {
+    /// The processor that runs it.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Self::Bios | Self::EfiX64 => Arch::X86_64,
+            Self::EfiArm64 => Arch::Arm64,
+        }
+    }
+
     /// What people call it.
     pub const fn as_str(self) -> &'static str {
         match self {

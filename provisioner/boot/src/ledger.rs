@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use kiln_model::fleet::BootPolicy;
 use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
-use kiln_model::{BootId, Format, Generation, ImageId, MachineName};
+use kiln_model::{BootId, Format, Generation, ImageId, MachineName, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// How many failed images a ledger remembers. The oldest version goes first.
@@ -44,6 +44,10 @@ pub struct Ledger {
     pub intended: Option<Intended>,
     /// The newest boot that was served an image.
     pub boot: Option<Boot>,
+    /// Set while the wanted image is wanted because another one failed: why. Until it was healthy again
+    /// it is ordered as a fallback, which a box obeys whatever the state of the repository's metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stepping_back: Option<String>,
 }
 
 /// What an intent says.
@@ -90,6 +94,15 @@ pub enum Verdict {
     Healthy,
     /// It refused its image or gave up.
     Failed,
+}
+
+/// Whether boxes still take new images from the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// They do.
+    Fresh,
+    /// Its metadata expired: a box runs only what it is told to fall back to.
+    ExpiredAt(UnixMillis),
 }
 
 /// What a machine that asks for a boot script is given.
@@ -147,6 +160,7 @@ impl Ledger {
             failed: BTreeMap::new(),
             intended: None,
             boot: None,
+            stepping_back: None,
         }
     }
 
@@ -160,7 +174,22 @@ impl Ledger {
         }
         let mut next = self.clone();
         next.wanted = Some(image.clone());
+        next.stepping_back = None;
         next.give_tries(policy.tries);
+        next
+    }
+
+    /// The machine should run `image` again, because what it should have run since failed.
+    ///
+    /// Its last good image is ordered as a fallback; any other one as if it were new.
+    pub fn step_back(&self, image: &ImageRef, because: &str, policy: &BootPolicy) -> Self {
+        let mut next = self.want(image, policy);
+        if self.wanted.as_ref() != Some(image) && self.last_good.as_ref() == Some(image) {
+            next.stepping_back = Some(because.to_owned());
+            next.intended.clone_from(&self.intended);
+            next.generation = self.generation;
+            next.intend(Intended { image: image.clone(), purpose: Purpose::Fallback });
+        }
         next
     }
 
@@ -168,17 +197,24 @@ impl Ledger {
     pub fn release(&self, policy: &BootPolicy) -> Self {
         let mut next = self.clone();
         if next.wanted.is_some() {
+            next.stepping_back = None;
             next.give_tries(policy.tries);
         }
         next
     }
 
     /// What the machine would get if it asked now. Changes nothing.
-    pub fn decide(&self, policy: &BootPolicy) -> Decision {
+    pub fn decide(&self, policy: &BootPolicy, freshness: Freshness) -> Decision {
         let hold = |because: String| Decision::Hold { because, retry_s: policy.retry_s };
         let Some(wanted) = &self.wanted else {
             return hold(format!("no image is wanted on {}: none is published for it yet", self.machine));
         };
+        if let (Some(because), true) = (&self.stepping_back, self.last_good.as_ref() == Some(wanted)) {
+            return Decision::Fallback { image: wanted.clone(), because: because.clone() };
+        }
+        if let Freshness::ExpiredAt(at) = freshness {
+            return self.decide_expired(at, policy);
+        }
         if self.tries_left > 0 {
             let attempt = self.tries.saturating_sub(self.tries_left) + 1;
             return Decision::Run { image: wanted.clone(), attempt, tries: self.tries };
@@ -193,9 +229,20 @@ impl Ledger {
         }
     }
 
+    /// No box would take a new image now, so its tries are not spent on it.
+    fn decide_expired(&self, at: UnixMillis, policy: &BootPolicy) -> Decision {
+        let because = format!(
+            "the repository's metadata expired at {at}, so no machine takes a new image from it; run `kiln publish --refresh`"
+        );
+        match &self.last_good {
+            Some(image) => Decision::Fallback { image: image.clone(), because },
+            None => Decision::Hold { because, retry_s: policy.retry_s },
+        }
+    }
+
     /// The machine asked for its boot script in boot `boot`: decides, and spends a try if one is due.
-    pub fn serve(&self, boot: BootId, policy: &BootPolicy) -> (Self, Decision) {
-        let decision = self.decide(policy);
+    pub fn serve(&self, boot: BootId, policy: &BootPolicy, freshness: Freshness) -> (Self, Decision) {
+        let decision = self.decide(policy, freshness);
         let mut next = self.clone();
         if matches!(decision, Decision::Run { .. }) {
             next.tries_left -= 1;
@@ -238,6 +285,8 @@ impl Ledger {
             }
         }
         next.last_good = Some(image);
+        // It is where it was sent back to: from its next boot on it runs this image like any other.
+        next.stepping_back = None;
         next
     }
 

@@ -6,15 +6,20 @@
 //! reads a boot's timeline and says where it stopped. Nothing here does I/O or reads a clock.
 
 pub mod answer;
+pub mod client;
 pub mod diagnosis;
 mod explain;
 pub mod firmware;
 pub mod ledger;
+pub mod onie;
 pub mod script;
+pub mod words;
 
-pub use answer::{BootAnswer, Client, Loader, Loaders, answer};
+pub use answer::{BootAnswer, Bootable, Loader, Loaders, Menu, Standing, ZtpOffer, answer};
+pub use client::{Client, Program};
 pub use diagnosis::diagnose;
 pub use explain::{Known, explain};
 pub use firmware::Firmware;
-pub use ledger::{Decision, Ledger, Verdict};
-pub use script::{DiscoveryScript, HoldScript, RunScript, ScriptError};
+pub use ledger::{Decision, Freshness, Ledger, Verdict};
+pub use script::{HoldScript, RunScript, ScriptError, StrangerScript, Task};
+pub use words::Words;

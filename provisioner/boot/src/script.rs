@@ -1,36 +1,45 @@
 //! Boot scripts for iPXE. Nothing that comes from the wire can add a line, a command or a setting.
 
-use std::net::Ipv4Addr;
-
-use kiln_model::intent::{Ipv4Cidr, Purpose};
+use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::{MacAddr, MachineName};
 
 use crate::answer::script_url;
+use crate::words::Words;
 
 /// A script that boots an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunScript {
-    /// URL of the boot HTTP server, without a trailing `/`.
-    pub server: String,
-    /// The fresh boot token, hex.
-    pub token: String,
-    /// Who boots.
-    pub machine: MachineName,
-    /// The address it boots from.
-    pub mac: MacAddr,
-    /// Its IPv4 address, for the agent.
-    pub address: Ipv4Cidr,
-    /// Its router, for the agent.
-    pub gateway: Option<Ipv4Addr>,
+    /// What its stage 0 is told.
+    pub words: Words,
     /// What it boots.
     pub image: ImageRef,
-    /// Why that.
-    pub purpose: Purpose,
+    /// What for.
+    pub task: Task,
     /// For the screen: `try 1 of 2`, or why it falls back.
     pub note: String,
     /// The manifest's kernel command line.
     pub cmdline: String,
+}
+
+/// What a boot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// To run the image that is wanted.
+    Run,
+    /// To run the last good image.
+    Fallback,
+    /// To look at a machine that nobody has accepted.
+    Discover,
+}
+
+impl From<Purpose> for Task {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Run => Self::Run,
+            Purpose::Fallback => Self::Fallback,
+        }
+    }
 }
 
 /// A script that waits and asks again.
@@ -48,9 +57,9 @@ pub struct HoldScript {
     pub retry_s: u32,
 }
 
-/// A script for a machine that nobody has accepted yet.
+/// A script for a machine that nobody has accepted yet, when there is no discovery image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiscoveryScript {
+pub struct StrangerScript {
     /// URL of the boot HTTP server, without a trailing `/`.
     pub server: String,
     /// The address it boots from.
@@ -73,16 +82,19 @@ pub struct ScriptError {
 impl RunScript {
     /// The script's text.
     pub fn render(&self) -> Result<String, ScriptError> {
-        let server = plain("the server's URL", &self.server)?;
-        let token = plain("the boot token", &self.token)?;
+        let server = plain("the server's URL", &self.words.server)?;
+        let token = plain("the boot token", &self.words.token)?;
         let part = |name: &str| format!("{server}/boot/part/{token}/{name}");
         let (kernel, initrd) = (part("vmlinuz"), part("initrd"));
-        let what = match self.purpose {
-            Purpose::Run => format!("boots {}", self.image),
-            Purpose::Fallback => format!("falls back to {}", self.image),
+        let what = match self.task {
+            Task::Run => format!("boots {}", self.image),
+            Task::Fallback => format!("falls back to {}", self.image),
+            Task::Discover => format!("is looked at by {}", self.image),
         };
+        let mac = self.words.mac;
+        let who = self.words.machine.as_ref().map_or(mac.to_string(), |name| format!("{name} ({mac})"));
         Ok(Lines::new()
-            .say(&format!("{} ({}) {what}", self.machine, self.mac))
+            .say(&format!("{who} {what}"))
             .say(&self.note)
             .line(&format!("kernel --name vmlinuz {kernel} {} || goto kernel_failed", self.arguments()?))
             .line(&format!("initrd --name initrd {initrd} || goto initrd_failed"))
@@ -108,12 +120,7 @@ impl RunScript {
         for word in self.cmdline.split_ascii_whitespace() {
             words.push(plain("the image's kernel command line", word)?.to_owned());
         }
-        words.push(format!("kiln.server={}", self.server));
-        words.push(format!("kiln.token={}", self.token));
-        words.push(format!("kiln.machine={}", self.machine));
-        words.push(format!("kiln.mac={}", self.mac));
-        words.push(format!("kiln.address={}", self.address));
-        words.extend(self.gateway.map(|gateway| format!("kiln.gateway={gateway}")));
+        words.extend(self.words.list());
         // A kernel that UEFI starts finds its initrd by this name only.
         words.push("initrd=initrd".to_owned());
         Ok(words.join(" "))
@@ -132,7 +139,7 @@ impl HoldScript {
     }
 }
 
-impl DiscoveryScript {
+impl StrangerScript {
     /// The script's text.
     pub fn render(&self) -> Result<String, ScriptError> {
         let server = plain("the server's URL", &self.server)?;
@@ -140,7 +147,7 @@ impl DiscoveryScript {
             .say("this machine is not accepted yet, so it is given nothing to boot")
             .say(&format!("its address is {}", self.mac))
             .say(&format!("its serial number is {}", self.serial))
-            .say("to accept it, add a machine with this address to fleet.toml and run: kiln apply")
+            .say(&format!("to accept it: kiln machine accept {} --name NAME --image IMAGE", self.mac))
             .ask_again(server, self.mac, self.retry_s)
             .text())
     }
@@ -213,6 +220,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use kiln_model::{Arch, ImageId, Sha256};
     use proptest::prelude::*;
 
@@ -220,43 +229,49 @@ mod tests {
 
     fn run() -> RunScript {
         RunScript {
-            server: "http://10.77.0.1:8080".to_owned(),
-            token: "00112233445566778899aabbccddeeff".to_owned(),
-            machine: "r1".parse().unwrap(),
-            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
-            address: "10.77.0.11/24".parse().unwrap(),
-            gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
+            words: Words {
+                server: "http://10.77.0.1:8080".to_owned(),
+                token: "00112233445566778899aabbccddeeff".to_owned(),
+                machine: Some("r1".parse().unwrap()),
+                mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+                address: "10.77.0.11/24".parse().unwrap(),
+                gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
+            },
             image: ImageRef {
                 name: "edge-router".parse().unwrap(),
                 version: "2".parse().unwrap(),
                 arch: Arch::X86_64,
                 id: ImageId(Sha256::of(b"2")),
             },
-            purpose: Purpose::Run,
+            task: Task::Run,
             note: "try 1 of 2".to_owned(),
             cmdline: "console=ttyS0,115200 panic=10".to_owned(),
         }
     }
 
     fn hold() -> HoldScript {
-        let RunScript { server, machine, mac, .. } = run();
+        let Words { server, mac, .. } = run().words;
         let because =
             "edge-router 2 was served twice; `kiln machine release r1` gives the tries back".to_owned();
-        HoldScript { server, machine, mac, because, retry_s: 30 }
+        HoldScript { server, machine: "r1".parse().unwrap(), mac, because, retry_s: 30 }
     }
 
-    fn discovery(serial: &str) -> DiscoveryScript {
-        let RunScript { server, mac, .. } = run();
-        DiscoveryScript { server, mac, serial: serial.to_owned(), retry_s: 30 }
+    fn stranger(serial: &str) -> StrangerScript {
+        let Words { server, mac, .. } = run().words;
+        StrangerScript { server, mac, serial: serial.to_owned(), retry_s: 30 }
     }
 
     #[test]
     fn scripts_are_as_written_down() {
         insta::assert_snapshot!("run", run().render().unwrap());
-        let fallback = RunScript { purpose: Purpose::Fallback, gateway: None, ..run() };
+        let words = Words { gateway: None, ..run().words };
+        let fallback = RunScript { task: Task::Fallback, words, ..run() };
         insta::assert_snapshot!("fallback", fallback.render().unwrap());
+        let words = Words { machine: None, ..run().words };
+        let discovery = RunScript { task: Task::Discover, words, note: String::new(), ..run() };
+        insta::assert_snapshot!("discovery", discovery.render().unwrap());
         insta::assert_snapshot!("hold", hold().render().unwrap());
-        insta::assert_snapshot!("discovery", discovery("CZ1234").render().unwrap());
+        insta::assert_snapshot!("stranger", stranger("CZ1234").render().unwrap());
     }
 
     #[test]
@@ -265,8 +280,10 @@ mod tests {
             let word = RunScript { cmdline: bad.to_owned(), ..run() }.render();
             // White space only separates words; the words themselves are looked at.
             assert!(word.is_err() || bad.contains('\n'), "{bad:?}");
-            assert!(RunScript { token: bad.to_owned(), ..run() }.render().is_err(), "{bad:?}");
-            assert!(RunScript { server: bad.to_owned(), ..run() }.render().is_err(), "{bad:?}");
+            let words = Words { token: bad.to_owned(), ..run().words };
+            assert!(RunScript { words, ..run() }.render().is_err(), "{bad:?}");
+            let words = Words { server: bad.to_owned(), ..run().words };
+            assert!(RunScript { words, ..run() }.render().is_err(), "{bad:?}");
             assert!(HoldScript { server: bad.to_owned(), ..hold() }.render().is_err(), "{bad:?}");
         }
     }
@@ -279,8 +296,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_from_the_wire_becomes_a_command(text in any::<String>()) {
-            let script = discovery(&text).render().unwrap();
-            prop_assert_eq!(commands(&script), commands(&discovery("x").render().unwrap()));
+            let script = stranger(&text).render().unwrap();
+            prop_assert_eq!(commands(&script), commands(&stranger("x").render().unwrap()));
             for line in script.lines().filter(|line| line.starts_with("echo")) {
                 prop_assert!(!line.contains(['$', '#', '|', '&', '\\', '"', '\'', ';']), "{}", line);
             }

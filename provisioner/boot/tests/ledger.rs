@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use kiln_boot::{Decision, Ledger, Verdict};
+use kiln_boot::{Decision, Freshness, Ledger, Verdict};
 use kiln_model::fleet::BootPolicy;
 use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::{Arch, BootId, ImageId, Sha256};
 use proptest::prelude::*;
 
-const POLICY: BootPolicy = BootPolicy { tries: 2, retry_s: 30 };
+const POLICY: BootPolicy = BootPolicy { tries: 2, retry_s: 30, discovery: None };
 
 fn image(n: u8) -> ImageRef {
     ImageRef {
@@ -31,7 +31,7 @@ fn ledger() -> Ledger {
 
 /// Serves boot `n` and says what it gets: `run 2 (1/2)`, `fallback 1`, `hold`.
 fn serve(ledger: &mut Ledger, n: usize) -> String {
-    let (next, decision) = ledger.serve(boot(n), &POLICY);
+    let (next, decision) = ledger.serve(boot(n), &POLICY, Freshness::Fresh);
     *ledger = next;
     match decision {
         Decision::Run { image, attempt, tries } => format!("run {} ({attempt}/{tries})", image.version),
@@ -55,7 +55,9 @@ fn a_bad_image_is_tried_twice_and_then_the_last_good_one_runs() {
     ledger = ledger.healthy(&boot(4), image(1).id);
     assert_eq!(serve(&mut ledger, 5), "fallback 1");
     assert_eq!(ledger.generation, wanted.next(), "the same intent again");
-    let Decision::Fallback { because, .. } = ledger.decide(&POLICY) else { panic!("no fallback") };
+    let Decision::Fallback { because, .. } = ledger.decide(&POLICY, Freshness::Fresh) else {
+        panic!("no fallback")
+    };
     assert_eq!(because, "edge-router 2 was served twice and did not become healthy (frr never became ready)");
 }
 
@@ -96,7 +98,7 @@ fn a_running_box_that_refuses_the_next_image_stays_good() {
 
 #[test]
 fn a_step_back_is_told_from_a_step_forward() {
-    let step_back = |ledger: &Ledger| ledger.is_step_back(&ledger.decide(&POLICY));
+    let step_back = |ledger: &Ledger| ledger.is_step_back(&ledger.decide(&POLICY, Freshness::Fresh));
     let mut ledger = ledger().want(&image(1), &POLICY);
     assert!(!step_back(&ledger), "the first boot");
     serve(&mut ledger, 1);
@@ -113,11 +115,47 @@ fn a_step_back_is_told_from_a_step_forward() {
 }
 
 #[test]
+fn a_step_back_is_a_fallback_until_it_was_healthy_again() {
+    let mut ledger = ledger().want(&image(1), &POLICY);
+    serve(&mut ledger, 1);
+    ledger = ledger.healthy(&boot(1), image(1).id).want(&image(2), &POLICY);
+    serve(&mut ledger, 2);
+    let before = ledger.failed(&boot(2), image(2).id, "why");
+    ledger = before.step_back(&image(1), "canary r1 failed", &POLICY);
+    assert_eq!(ledger.generation, before.generation.next(), "one new intent");
+    assert_eq!(ledger.intended.as_ref().map(|i| i.purpose), Some(Purpose::Fallback));
+    assert_eq!(ledger.step_back(&image(1), "again", &POLICY), ledger, "said twice, it changes nothing");
+    assert_eq!(serve(&mut ledger, 3), "fallback 1");
+    ledger = ledger.healthy(&boot(3), image(1).id);
+    assert_eq!(serve(&mut ledger, 4), "run 1 (1/2)");
+    // What was never healthy here is no last good image.
+    let never = before.step_back(&image(3), "canary r1 failed", &POLICY);
+    assert_eq!(never.intended.as_ref().map(|i| i.purpose), Some(Purpose::Run));
+}
+
+#[test]
+fn expired_metadata_spends_no_tries() {
+    let expired = Freshness::ExpiredAt(kiln_model::UnixMillis(1_000));
+    let ledger = ledger().want(&image(1), &POLICY);
+    let (held, decision) = ledger.serve(boot(1), &POLICY, expired);
+    assert!(
+        matches!(&decision, Decision::Hold { because, .. } if because.contains("kiln publish --refresh"))
+    );
+    assert_eq!(held, ledger);
+    let mut good = ledger;
+    serve(&mut good, 1);
+    let good = good.healthy(&boot(1), image(1).id).want(&image(2), &POLICY);
+    let (after, decision) = good.serve(boot(2), &POLICY, expired);
+    assert!(matches!(decision, Decision::Fallback { image, .. } if image == self::image(1)));
+    assert_eq!(after.tries_left, POLICY.tries);
+}
+
+#[test]
 fn the_stored_form_of_format_1_loads_for_ever() {
     let stored = include_str!("fixtures/ledger-1.json");
     let ledger: Ledger = serde_json::from_str(stored).unwrap();
     assert_eq!(
-        ledger.decide(&POLICY).intended().map(|i| (i.image.version.to_string(), i.purpose)),
+        ledger.decide(&POLICY, Freshness::Fresh).intended().map(|i| (i.image.version.to_string(), i.purpose)),
         Some(("1".to_owned(), Purpose::Fallback))
     );
     assert_eq!(serde_json::to_string_pretty(&ledger).unwrap(), stored.trim_end());
@@ -128,7 +166,10 @@ fn the_stored_form_of_format_1_loads_for_ever() {
 #[derive(Debug, Clone)]
 enum Event {
     Want(u8),
+    StepBack(u8),
     Serve,
+    /// While the repository's metadata is expired.
+    ServeExpired,
     /// By the boot so many before the newest, of an image.
     Healthy(usize, u8),
     Failed(usize, u8),
@@ -138,7 +179,9 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (0..4u8).prop_map(Event::Want),
+        1 => (0..4u8).prop_map(Event::StepBack),
         4 => Just(Event::Serve),
+        1 => Just(Event::ServeExpired),
         3 => (0..3usize, 0..4u8).prop_map(|(back, n)| Event::Healthy(back, n)),
         2 => (0..3usize, 0..4u8).prop_map(|(back, n)| Event::Failed(back, n)),
         1 => Just(Event::Release),
@@ -157,8 +200,16 @@ proptest! {
             match event {
                 Event::Want(n) => ledger = before.want(&image(n), &POLICY),
                 Event::Release => ledger = before.release(&POLICY),
-                Event::Serve => {
-                    let (next, decision) = before.serve(boot(boots.len()), &POLICY);
+                Event::StepBack(n) => {
+                    ledger = before.step_back(&image(n), "why", &POLICY);
+                    prop_assert_eq!(ledger.wanted.as_ref(), Some(&image(n)));
+                }
+                Event::Serve | Event::ServeExpired => {
+                    let expired = matches!(event, Event::ServeExpired);
+                    let at = kiln_model::UnixMillis(1);
+                    let freshness = if expired { Freshness::ExpiredAt(at) } else { Freshness::Fresh };
+                    let (next, decision) = before.serve(boot(boots.len()), &POLICY, freshness);
+                    prop_assert!(!expired || next.tries_left == before.tries_left, "a try was spent for nothing");
                     ledger = next;
                     boots.push(decision.intended().map(|i| i.image.id));
                     match decision {
