@@ -16,7 +16,7 @@
 //! | `config` | `kiln.toml` and `fleet.toml`, with file, line and key in every refusal |
 //! | `db`, `records` | the store as typed records; transactions decided by pure functions |
 //! | `repository` | the verified images, and the way from a request to a file |
-//! | `dhcp`, `tftp`, `http` | the machines' side |
+//! | `dhcp`, `dhcp6`, `tftp`, `http` | the machines' side |
 //! | `proxy`, `probe`, `networks`, `rogue` | beside `dhcp`: port 4011, addresses in use, which network, other servers |
 //! | `boots`, `menus`, `installs`, `intents`, `reports`, `discovery`, `timeline`, `limits` | what machines ask for and tell |
 //! | `api`, `views`, `explain`, `rollouts`, `apply` | the operator's side |
@@ -27,6 +27,7 @@ mod boots;
 mod config;
 mod db;
 mod dhcp;
+mod dhcp6;
 mod discovery;
 mod error;
 mod explain;

@@ -69,12 +69,14 @@ image = "edge"
     fn machines_of_a_role_get_the_network_of_their_role() {
         let fleet = FleetState::parse(Path::new("fleet.toml"), FLEET).expect("good");
         let relay = Ipv4Addr::new(10, 0, 0, 1);
-        for (mac, network) in [(1, "10.0.1.0/24"), (2, "10.0.0.0/24"), (3, "10.0.0.0/24"), (9, "10.0.0.0/24")] {
+        for (mac, network) in [(1, "10.0.1.0/24"), (2, "10.0.0.0/24"), (3, "10.0.0.0/24"), (9, "10.0.0.0/24")]
+        {
             let found = of(&fleet, relay, MacAddr([2, 0, 0, 0, 0, mac])).expect("there is one");
             assert_eq!(found.subnet.to_string(), network, "machine {mac}");
         }
         // Renewing from its own network finds it as well.
-        let there = of(&fleet, Ipv4Addr::new(10, 0, 1, 100), MacAddr([2, 0, 0, 0, 0, 1])).expect("there is one");
+        let there =
+            of(&fleet, Ipv4Addr::new(10, 0, 1, 100), MacAddr([2, 0, 0, 0, 0, 1])).expect("there is one");
         assert_eq!(there.subnet.to_string(), "10.0.1.0/24");
         assert!(of(&fleet, Ipv4Addr::new(10, 9, 0, 1), MacAddr([2; 6])).is_none());
     }

@@ -44,7 +44,9 @@ fn look(interface: &str, address: Ipv4Addr, owner: MacAddr) -> io::Result<Option
     while Instant::now() < end {
         let answered = match (&socket).read(&mut buffer) {
             Ok(length) => is_echo_reply(buffer.get(..length).unwrap_or_default(), address, id),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => false,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                false
+            }
             Err(error) => return Err(error),
         };
         let neighbour = neighbour(&arp_table()?, interface, address);

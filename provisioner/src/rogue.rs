@@ -89,12 +89,15 @@ async fn record(db: &Db, rogue: Ipv4Addr, detail: &str, now: UnixMillis) -> Resu
     let keys = [format!("{ALARMS}{rogue}")];
     let [key] = &keys;
     db.transact(&keys, |draft| {
-            let before: Option<RogueRecord> = draft.get(key)?;
-            let first_seen = before.map_or(now, |record| record.first_seen);
-            let detail = detail.to_owned();
-            draft.put(key.as_str(), &RogueRecord { format: Format, server: rogue, detail, first_seen, last_seen: now })
-        })
-        .await
+        let before: Option<RogueRecord> = draft.get(key)?;
+        let first_seen = before.map_or(now, |record| record.first_seen);
+        let detail = detail.to_owned();
+        draft.put(
+            key.as_str(),
+            &RogueRecord { format: Format, server: rogue, detail, first_seen, last_seen: now },
+        )
+    })
+    .await
 }
 
 /// Every server that was seen answering where it should not.

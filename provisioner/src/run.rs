@@ -18,7 +18,7 @@ use crate::http::accept::{Limits, run as serve_http};
 use crate::menus::Standings;
 use crate::server::{Server, now};
 use crate::timeline::Writer;
-use crate::{api, dhcp, http, proxy, rogue, rollouts, tftp};
+use crate::{api, dhcp, dhcp6, http, proxy, rogue, rollouts, tftp};
 
 /// How often `timestamp.json` is looked at.
 const REPOSITORY_POLL: Duration = Duration::from_secs(1);
@@ -86,6 +86,7 @@ struct Bound {
     dhcp: dhcp::Driver,
     boot_server: Option<proxy::BootServer>,
     rogue: Option<rogue::Watch>,
+    dhcp6: Option<dhcp6::Driver>,
     tftp: tftp::Driver,
     http: TcpListener,
     api: UnixListener,
@@ -96,13 +97,14 @@ impl Bound {
         let dhcp = dhcp::Driver::bind(Arc::clone(server), Arc::clone(leases))?;
         let boot_server = proxy::BootServer::bind(server, leases)?;
         let rogue = rogue::Watch::bind(server);
+        let dhcp6 = dhcp6::Driver::bind(server).await?;
         let tftp = tftp::bind(server)?;
         let address = server.serve.http();
         let http =
             TcpListener::bind(address).await.map_err(ServeError::bind("http", "serve.http_port", address))?;
         // Last, so that a server that cannot start never takes the place of one that runs.
         let api = api::bind(socket)?;
-        Ok(Self { dhcp, boot_server, rogue, tftp, http, api })
+        Ok(Self { dhcp, boot_server, rogue, dhcp6, tftp, http, api })
     }
 
     /// Runs every part until `shutdown`. A part that ends by itself ends the server.
@@ -125,6 +127,7 @@ impl Bound {
         endless.spawn(self.dhcp.run());
         self.boot_server.map(|boot_server| endless.spawn(boot_server.run()));
         self.rogue.map(|rogue| endless.spawn(rogue.run()));
+        self.dhcp6.map(|dhcp6| endless.spawn(dhcp6.run()));
         endless.spawn(rollouts::run(Arc::clone(&server)));
         endless.spawn(Standings::follow(Arc::clone(&server)));
         endless.spawn(follow_repository(server));

@@ -5,12 +5,12 @@ mod support;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcproto::v4::MessageType;
-use kiln_dhcp::{Destination, Pool};
+use kiln_dhcp::{Class, Destination, Pool};
 use kiln_model::UnixMillis;
 use kiln_model::timeline::Step;
 use proptest::prelude::*;
 
-use support::{Ask, LOADER, Lab, SCRIPT, SERVER, file, kind, mac, option, to_relay};
+use support::{AGENT, Ask, INSTALLER, LOADER, Lab, SCRIPT, SERVER, file, kind, mac, option, to_relay};
 
 const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
@@ -287,6 +287,208 @@ fn replies_fit_what_the_client_takes_and_keep_what_matters() {
 fn two_servers_that_share_nothing_offer_the_same_address() {
     let offer = || Lab::new().tell(&Ask::new(DISCOVER, mac(2))).expect("an offer").0.yiaddr();
     assert_eq!(offer(), offer());
+}
+
+#[test]
+fn each_kind_of_client_hears_of_its_file_in_its_own_options() {
+    let onie = |ask: Ask| {
+        ask.option(60, b"onie_vendor:x86_64-kvm_x86_64-r0").option(77, b"\x14onie_dhcp_user_class")
+    };
+    let (_, sent) = Lab::new().tell(&onie(Ask::new(DISCOVER, mac(1)))).expect("an offer");
+    let url = INSTALLER.as_bytes();
+    let length = u8::try_from(url.len()).expect("short");
+    // RFC 3925: enterprise 42623, its length, then sub-option 1.
+    assert_eq!(option(&sent.bytes, 125), Some([&[0, 0, 0xa6, 0x7f, length + 2, 1, length], url].concat()));
+    assert_eq!((option(&sent.bytes, 114), option(&sent.bytes, 67)), (Some(url.to_vec()), Some(url.to_vec())));
+    assert_eq!(file(&sent.bytes), INSTALLER);
+    for code in [72, 150] {
+        assert_eq!(option(&sent.bytes, code), Some(SERVER.octets().to_vec()), "asked for or not: {code}");
+    }
+
+    let ztp = |url: &str, user: &[u8], vendor: &[u8]| {
+        let mut lab = Lab::new();
+        url.clone_into(&mut lab.memory.ztp);
+        let (_, sent) =
+            lab.tell(&Ask::new(DISCOVER, mac(1)).option(77, user).option(60, vendor)).expect("an offer");
+        [67, 239].map(|code| option(&sent.bytes, code).map(|data| String::from_utf8(data).expect("text")))
+    };
+    let (json, script) = ("http://10.77.0.1/ztp.json", "http://10.77.0.1/ztp");
+    assert_eq!(ztp(json, b"\x09SONiC-ZTP", b""), [Some(json.to_owned()), None]);
+    assert_eq!(ztp(script, b"\x09SONiC-ZTP", b""), [None, Some(script.to_owned())]);
+    assert_eq!(ztp(script, b"", b"cumulus-linux  x86_64"), [None, Some(script.to_owned())]);
+
+    let agent = Ask::new(DISCOVER, mac(1)).option(60, b"kiln").option(77, b"kiln").option(93, &[0, 16]);
+    let (_, sent) = Lab::new().tell(&agent).expect("an offer");
+    assert_eq!(option(&sent.bytes, 67), Some(AGENT.as_bytes().to_vec()));
+}
+
+#[test]
+fn only_the_relays_that_a_network_names_are_answered() {
+    let relay = Ipv4Addr::new(10, 88, 0, 254);
+    let mut lab = Lab::new();
+    lab.memory.subnets[1].relays = vec![relay];
+    assert!(lab.tell(&Ask::new(DISCOVER, mac(2)).giaddr(relay)).is_some());
+    let forged = Ask::new(DISCOVER, mac(2)).giaddr(Ipv4Addr::new(10, 88, 0, 9));
+    assert!(lab.tell(&forged).is_none());
+    assert!(lab.seen.last().expect("seen").detail.contains("10.88.0.9 is not in `relays`"));
+}
+
+#[test]
+fn a_client_that_writes_a_relays_option_itself_is_not_believed() {
+    let ask = Ask::new(DISCOVER, mac(2)).option(82, &[5, 4, 10, 88, 0, 0, 11, 4, 192, 0, 2, 1]);
+    let (offer, sent) = Lab::new().tell(&ask).expect("an offer");
+    assert_eq!(offer.yiaddr().octets()[..3], [10, 77, 0]);
+    assert_eq!(option(&sent.bytes, 54), Some(SERVER.octets().to_vec()));
+    assert!(option(&sent.bytes, 82).is_some(), "but echoed, for switches that insert it");
+}
+
+#[test]
+fn a_class_has_addresses_and_options_of_its_own() {
+    let mut lab = Lab::new();
+    let at = |last| Ipv4Addr::new(10, 77, 0, last);
+    lab.memory.subnets[0].classes = vec![Class {
+        name: "phones".to_owned(),
+        vendor_class: Some("phone".to_owned()),
+        pool: Some(Pool { first: at(200), last: at(207) }),
+        options: vec![(6, vec![8, 8, 8, 8]), (42, vec![10, 77, 0, 2]), (54, vec![6, 6, 6, 6])],
+        ..Class::default()
+    }];
+    let (offer, sent) = lab.tell(&Ask::new(DISCOVER, mac(9)).option(60, b"phone-7")).expect("an offer");
+    assert!((206..=207).contains(&offer.yiaddr().octets()[3]), "{}", offer.yiaddr());
+    assert_eq!(option(&sent.bytes, 6), Some(vec![8, 8, 8, 8]), "instead of the network's");
+    assert_eq!(option(&sent.bytes, 42), Some(vec![10, 77, 0, 2]));
+    assert_eq!(option(&sent.bytes, 54), Some(SERVER.octets().to_vec()), "what the protocol says stays");
+    let thief = Ask::new(REQUEST, mac(10)).address(54, SERVER).address(50, at(200));
+    assert_eq!(kind(&lab.tell(&thief).expect("a NAK").0), MessageType::Nak, "others are not of the class");
+}
+
+#[test]
+fn what_does_not_fit_goes_into_unused_fields() {
+    let mut lab = Lab::new();
+    lab.memory.subnets[0].classes = vec![Class {
+        options: vec![
+            (42, vec![1; 120]),
+            (119, vec![2; 120]),
+            (100, vec![3; 60]),
+            (101, vec![4; 50]),
+            (102, vec![5; 61]),
+        ],
+        ..Class::default()
+    }];
+    let (_, sent) = lab.tell(&Ask::new(DISCOVER, mac(1))).expect("an offer");
+    assert!(sent.bytes.len() <= 548, "a client that says nothing takes no more");
+    assert_eq!(option(&sent.bytes, 52), Some(vec![3]), "file and sname are used");
+    let request = [&[1][..], &sent.bytes[1..]].concat();
+    // Our own reader follows option 52; the oracle does not.
+    let mut read_back = request.clone();
+    let kind_at = read_back.windows(3).position(|w| w == [53, 1, 2]).expect("option 53");
+    read_back[kind_at + 2] = 1;
+    let read_back = kiln_dhcp::Request::parse(&read_back).expect("as a request");
+    let there = [42, 119, 100, 101, 102, 3, 6, 12, 28].map(|code| read_back.option(code).is_some());
+    assert_eq!(there, [true; 9]);
+}
+
+#[test]
+fn an_address_is_looked_for_before_it_is_given_anew_and_no_known_machine_waits() {
+    let mut lab = Lab::new();
+    lab.memory.subnets[0].probe = true;
+    let known = lab.tell(&Ask::new(DISCOVER, mac(2))).expect("an offer").0.yiaddr();
+    let stranger = lab.tell(&Ask::new(DISCOVER, mac(9))).expect("an offer").0.yiaddr();
+    assert_eq!(lab.probes, [(known, false), (stranger, true)]);
+    lab.tell(&Ask::new(DISCOVER, mac(9)));
+    lab.tell(&Ask::new(DISCOVER, mac(1)));
+    assert_eq!(lab.probes.len(), 2, "not for an offer that is open, nor for a machine's own address");
+    lab.boot(mac(2));
+    lab.now = lab.now.plus(3_000_000);
+    lab.boot(mac(2));
+    assert_eq!(lab.probes.len(), 2, "nor for what it has");
+    // Somebody was found: the driver quarantines it, and what was offered is refused.
+    lab.memory.quarantine.insert(stranger, lab.now.plus(1000));
+    let taken = Ask::new(REQUEST, mac(9)).address(54, SERVER).address(50, stranger);
+    assert_eq!(kind(&lab.tell(&taken).expect("a NAK").0), MessageType::Nak);
+}
+
+#[test]
+fn a_machines_own_address_is_tried_again_soon() {
+    let mut lab = Lab::new();
+    lab.boot(mac(1));
+    lab.tell(&Ask::new(DECLINE, mac(1)).address(50, R1).address(54, SERVER));
+    assert_eq!(lab.memory.quarantine[&R1], lab.now.plus(300_000));
+}
+
+#[test]
+fn a_server_whose_offer_is_taken_is_told_of() {
+    let mut lab = Lab::new();
+    let other = Ipv4Addr::new(10, 77, 0, 66);
+    lab.tell(&Ask::new(REQUEST, mac(9)).address(54, other).address(50, R1));
+    assert_eq!(lab.foreign, [other]);
+}
+
+fn proxied() -> Lab {
+    let mut lab = Lab::new();
+    lab.memory.subnets[0].proxy = true;
+    lab
+}
+
+#[test]
+fn beside_another_server_firmware_is_told_what_to_boot_and_given_no_address() {
+    let bios = Ask::new(DISCOVER, mac(1)).option(60, b"PXEClient:Arch:00000:UNDI:002001").option(93, &[0, 0]);
+    let (offer, sent) = proxied().tell(&bios).expect("an offer");
+    assert_eq!((kind(&offer), offer.yiaddr()), (MessageType::Offer, Ipv4Addr::UNSPECIFIED));
+    assert_eq!(sent.to, Destination::Broadcast);
+    assert_eq!((file(&sent.bytes).as_str(), offer.siaddr()), (LOADER, SERVER));
+    assert_eq!(option(&sent.bytes, 43), Some(vec![6, 1, 8, 255]));
+    assert_eq!((option(&sent.bytes, 51), option(&sent.bytes, 1), option(&sent.bytes, 3)), (None, None, None));
+
+    // UEFI is told only that there is a boot server.
+    let (_, sent) = proxied().tell(&Ask::new(DISCOVER, mac(1)).pxe()).expect("an offer");
+    assert_eq!(option(&sent.bytes, 60), Some(b"PXEClient".to_vec()));
+    assert_eq!(
+        (option(&sent.bytes, 43), option(&sent.bytes, 67), file(&sent.bytes)),
+        (None, None, String::new())
+    );
+    assert_eq!(option(&sent.bytes, 97).map(|uuid| uuid.len()), Some(17));
+
+    let ipxe = Ask::new(DISCOVER, mac(1)).pxe().option(77, b"iPXE");
+    let (_, sent) = proxied().tell(&ipxe).expect("an offer");
+    assert_eq!((option(&sent.bytes, 60), file(&sent.bytes).as_str()), (Some(b"PXEClient".to_vec()), SCRIPT));
+    let http = Ask::new(DISCOVER, mac(1)).option(60, b"HTTPClient:Arch:00016").option(93, &[0, 16]);
+    let (_, sent) = proxied().tell(&http).expect("an offer");
+    assert_eq!(option(&sent.bytes, 60), Some(b"HTTPClient".to_vec()));
+}
+
+#[test]
+fn beside_another_server_nothing_else_is_answered() {
+    let mut lab = proxied();
+    for ask in [
+        Ask::new(DISCOVER, mac(1)),
+        Ask::new(DISCOVER, mac(9)).pxe(),
+        Ask::new(REQUEST, mac(1)).pxe().address(54, SERVER).address(50, R1),
+        Ask::new(REQUEST, mac(1)).pxe().address(54, Ipv4Addr::new(10, 77, 0, 2)).address(50, R1),
+        Ask::new(DECLINE, mac(1)).address(54, SERVER).address(50, R1),
+        Ask::new(INFORM, mac(1)).pxe().ciaddr(R1),
+    ] {
+        assert!(lab.tell(&ask).is_none());
+    }
+    assert!(lab.memory.by_owner.is_empty() && lab.foreign.is_empty());
+}
+
+#[test]
+fn the_boot_server_answers_where_it_was_asked_from() {
+    let lab = proxied();
+    let menu = [&[71, 4, 0, 0, 0, 0][..], &[255]].concat();
+    let ask = Ask::new(REQUEST, mac(1)).pxe().ciaddr(R1).option(43, &menu);
+    let source = SocketAddrV4::new(R1, 4011);
+    let input = kiln_dhcp::Inbound { bytes: &ask.bytes, source, local: SERVER };
+    let effects = lab.server.boot_service(&input, lab.now, &lab.memory);
+    let [_, kiln_dhcp::Effect::Send(sent), _] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(sent.to, Destination::Unicast(source));
+    let ack = support::read(&sent.bytes);
+    assert_eq!((kind(&ack), ack.yiaddr(), ack.siaddr()), (MessageType::Ack, Ipv4Addr::UNSPECIFIED, SERVER));
+    assert_eq!((file(&sent.bytes).as_str(), option(&sent.bytes, 43)), (LOADER, Some(menu)));
+    let stranger = Ask::new(REQUEST, mac(9)).pxe().ciaddr(R1);
+    let input = kiln_dhcp::Inbound { bytes: &stranger.bytes, source, local: SERVER };
+    assert!(lab.server.boot_service(&input, lab.now, &lab.memory).is_empty());
 }
 
 #[derive(Debug, Clone)]
