@@ -255,3 +255,16 @@ pub struct Applied {
     /// False after a dry run.
     pub applied: bool,
 }
+
+/// Something that should not be and that no machine is to blame for (`GET /v1/alarms`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmView {
+    /// What.
+    pub alarm: String,
+    /// How it was seen last.
+    pub detail: String,
+    /// When it was seen first.
+    pub first_seen: UnixMillis,
+    /// When it was seen last, to the minute.
+    pub last_seen: UnixMillis,
+}

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use kiln_boot::{Client, Ledger, Program};
 use kiln_model::api::{
-    Applied, Apply, Explanation, Hardware, ImageView, MachineView, Refusal, RolloutView, StartRollout, Timeline, Why,
+    AlarmView, Applied, Apply, Explanation, Hardware, ImageView, MachineView, Refusal, RolloutView, StartRollout, Timeline, Why,
 };
 use kiln_model::fleet::MachineSpec;
 use kiln_model::{MacAddr, MachineName};
@@ -28,6 +28,7 @@ use crate::db::DbError;
 use crate::error::ServeError;
 use crate::intents;
 use crate::records::{FailedImageRecord, MachineRecord, key};
+use crate::rogue;
 use crate::rollouts::Order;
 use crate::server::{Server, now};
 
@@ -94,6 +95,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/v1/machines/{name}/reinstall", post(reinstall))
         .route("/v1/explain", get(explain_mac))
         .route("/v1/images", get(images))
+        .route("/v1/alarms", get(alarms))
         .route("/v1/rollouts", get(rollouts).post(start_rollout))
         .route("/v1/rollouts/current", get(current_rollout))
         .route("/v1/rollouts/current/{action}", post(order_rollout))
@@ -219,6 +221,18 @@ async fn explain_mac(
     let client = Client { mac, program, architectures: vec![arch] };
     let leases = server.leases().ok_or_else(|| ApiError::ours("the leases are not read yet"))?;
     Ok(Json(server.explain(&leases, &client, query.relay, now())))
+}
+
+/// What should not be and that no machine is to blame for: another DHCP server.
+async fn alarms(State(server): State<Arc<Server>>) -> Answer<Vec<AlarmView>> {
+    let rogues = rogue::seen(&server).await?;
+    let view = |rogue: rogue::RogueRecord| AlarmView {
+        alarm: format!("another DHCP server answers: {}", rogue.server),
+        detail: rogue.detail,
+        first_seen: rogue.first_seen,
+        last_seen: rogue.last_seen,
+    };
+    Ok(Json(rogues.into_iter().map(view).collect()))
 }
 
 async fn images(State(server): State<Arc<Server>>) -> Answer<Vec<ImageView>> {
