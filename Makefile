@@ -58,6 +58,9 @@ bench: setup-bench ## our servers and the peers in one run: a table, and target/
 	$(AS_ROOT) $(TARGET)/release/kiln-bench --kiln $(TARGET)/release/kiln --tftp $(TARGET)/release/examples/serve \
 		--tftpd-hpa $(TARGET)/bench/tftpd-hpa/usr/sbin/in.tftpd --out $(TARGET)/bench.json $(ARGS)
 
+fuzz: setup-test ## fuzz every reader for MINUTES (10) of processor time each, or TARGET="deb tuf" alone
+	nice -n 19 ./tests/fuzz/run.sh
+
 fmt: ## format everything
 	cargo fmt --all
 

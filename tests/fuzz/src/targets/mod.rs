@@ -1,0 +1,22 @@
+//! The targets, a file for each family of readers.
+
+pub mod apt;
+pub mod dhcp;
+pub mod packages;
+pub mod signed;
+pub mod specs;
+pub mod tftp;
+
+/// Bytes as text, whatever they are: readers of text are handed what a lossy reader would make of a file.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Reads seeds that are written as hex digits, with white space anywhere.
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits
+        .chunks_exact(2)
+        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
