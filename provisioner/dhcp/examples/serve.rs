@@ -1,4 +1,6 @@
-//! The core on a real wire, with its leases in memory: `serve INTERFACE [MAC ADDRESS]`.
+//! The core on a real wire, with its leases in memory: `serve INTERFACE [MAC ADDRESS [proxy]]`.
+//!
+//! With `proxy` it gives no address, and answers on port 4011 as well.
 //!
 //! For tests with real clients (tests/peers.rs), in a network namespace of their own: it answers as
 //! 10.77.0.1 in 10.77.0.0/16. `kiln serve` is the product's server.
@@ -23,11 +25,16 @@ fn main() -> io::Result<()> {
     let interface =
         arguments.first().ok_or_else(|| io::Error::other("usage: serve INTERFACE [MAC ADDRESS]"))?;
     let mut memory = Memory { subnets: vec![network()], ..Memory::default() };
-    if let [_, mac, address] = arguments.as_slice() {
+    memory.subnets[0].proxy = arguments.iter().any(|argument| argument == "proxy");
+    if let [_, mac, address, ..] = arguments.as_slice() {
         let mac = mac.parse().map_err(io::Error::other)?;
         let machine = "r1".parse().map_err(io::Error::other)?;
         let address = Some(address.parse().map_err(io::Error::other)?);
         memory.machines.insert(mac, Reservation { machine, address });
+    }
+    if memory.subnets[0].proxy {
+        let (udp, memory) = (udp(interface, 4011)?, memory.clone());
+        std::thread::spawn(move || boot_server(&udp, &memory));
     }
     let sockets = Sockets::open(interface)?;
     let mut server = Server::new(ServerConfig::default());
@@ -66,6 +73,34 @@ fn main() -> io::Result<()> {
     }
 }
 
+/// Port 4011, which remembers nothing.
+fn boot_server(udp: &UdpSocket, memory: &Memory) -> io::Result<()> {
+    let server = Server::new(ServerConfig::default());
+    let mut buffer = [0; 4096];
+    loop {
+        let (length, SocketAddr::V4(source)) = udp.recv_from(&mut buffer)? else { continue };
+        let input = Inbound { bytes: &buffer[..length], source, local: SERVER };
+        for effect in server.boot_service(&input, UnixMillis(0), memory) {
+            match effect {
+                Effect::Send(Outbound { bytes, to: Destination::Unicast(to) }) => {
+                    drop(udp.send_to(&bytes, to)?)
+                }
+                Effect::Seen(seen) => println!("4011 {} {}: {}", seen.client.mac, seen.step, seen.detail),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn udp(interface: &str, port: u16) -> io::Result<UdpSocket> {
+    let udp = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    udp.bind_device(Some(interface.as_bytes()))?;
+    udp.set_broadcast(true)?;
+    udp.set_recv_buffer_size(4 << 20)?;
+    udp.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+    Ok(udp.into())
+}
+
 fn network() -> Subnet {
     let pool = Pool { first: Ipv4Addr::new(10, 77, 1, 0), last: Ipv4Addr::new(10, 77, 40, 255) };
     Subnet {
@@ -84,16 +119,12 @@ struct Sockets {
 
 impl Sockets {
     fn open(interface: &str) -> io::Result<Self> {
-        let udp = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        udp.bind_device(Some(interface.as_bytes()))?;
-        udp.set_broadcast(true)?;
-        udp.set_recv_buffer_size(4 << 20)?;
-        udp.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 67).into())?;
+        let udp = udp(interface, 67)?;
         let read = |file: &str| std::fs::read_to_string(format!("/sys/class/net/{interface}/{file}"));
         let index = read("ifindex")?.trim().parse().map_err(io::Error::other)?;
         let mac = read("address")?.trim().parse().map_err(io::Error::other)?;
         let link = Socket::new(Domain::PACKET, Type::RAW, None)?;
-        Ok(Self { udp: udp.into(), link, to: on_interface(index), mac })
+        Ok(Self { udp, link, to: on_interface(index), mac })
     }
 
     fn send(&self, reply: &Outbound) -> io::Result<()> {

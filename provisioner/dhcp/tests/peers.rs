@@ -19,6 +19,11 @@ struct Wire {
 
 impl Wire {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more words for the server.
+    fn with(words: &[&str]) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let names =
             ["server", "client"].map(|end| format!("kiln-dhcp-{end}-{}-{number}", std::process::id()));
@@ -37,7 +42,7 @@ impl Wire {
         let example = std::env::current_exe().expect("a path");
         let example = example.ancestors().nth(2).expect("target folder").join("examples/serve");
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", server]).arg(example).args(["wire", MAC, "10.77.0.11"]);
+        command.args(["netns", "exec", server]).arg(example).args(["wire", MAC, "10.77.0.11"]).args(words);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("iproute2 is installed");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
@@ -59,6 +64,13 @@ impl Wire {
             .args(arguments)
             .output()
             .expect("iproute2 is installed")
+    }
+
+    /// Runs a script at the other end, with `/run` and dhcpcd's state of its own.
+    fn script(&self, script: &str) -> String {
+        let own =
+            "mount -t tmpfs none /run && mkdir -p /var/lib/dhcpcd && mount -t tmpfs none /var/lib/dhcpcd";
+        text(&self.client("unshare", &["-m", "sh", "-c", &format!("{own}; {script}")]))
     }
 
     /// Ends the server; what it said.
@@ -127,6 +139,34 @@ fn dhclient_gets_its_address_and_confirms_it_after_a_restart() {
     let log = wire.log();
     // The second time it begins with INIT-REBOOT: a REQUEST and no DISCOVER.
     assert_eq!((log.matches("discover").count(), log.matches("DHCP ack").count()), (1, 2), "{log}");
+}
+
+#[test]
+#[ignore = "needs root and namespaces: run by make test"]
+fn dhcpcd_gets_its_address_and_reboots_into_it() {
+    let wire = Wire::new();
+    let once = "dhcpcd -4 -1 -B -d -A -t 15 -f /dev/null -c /bin/true wire";
+    let said = wire.script(&format!("{once}; {once}"));
+    assert_eq!(said.matches("leased 10.77.0.11 for 3600 seconds").count(), 2, "{said}");
+    assert!(said.contains("rebinding lease of 10.77.0.11"), "the second time it asks for what it had: {said}");
+    let log = wire.log();
+    assert_eq!(log.matches("DHCP ack").count(), 2, "{log}");
+}
+
+#[test]
+#[ignore = "needs root and namespaces: run by make test"]
+fn systemd_networkd_gets_its_address() {
+    let wire = Wire::new();
+    let network = "[Match]\\nName=wire\\n[Network]\\nDHCP=ipv4\\nLinkLocalAddressing=no\\n";
+    // A /sys that nobody can write is how it knows a container, in which no udev is waited for.
+    let said = wire.script(&format!(
+        "mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp; \
+         printf '{network}' > /run/systemd/network/wire.network; chown -R systemd-network: /run/systemd/netif; \
+         mount -o remount,ro,bind /sys || mount -o remount,ro /sys; \
+         SYSTEMD_LOG_LEVEL=debug timeout 8 /lib/systemd/systemd-networkd"
+    ));
+    assert!(said.contains("DHCPv4 address 10.77.0.11/16"), "{said}");
+    assert!(wire.log().contains("DHCP ack: 10.77.0.11"));
 }
 
 #[test]
