@@ -1,7 +1,7 @@
 //! Packets of real clients, captured from the wire with tcpdump (`captures/*.hex`), and our answers.
 //!
-//! OVMF 2022.11 and iPXE 1.0.0+git20190125 (the ROM in QEMU 7.2's virtio card), udhcpc 1.35 and
-//! dhclient 4.4.3, all of Debian 12.
+//! OVMF 2022.11 (PXE and HTTP boot) and iPXE 1.0.0+git20190125 (the ROM in QEMU 7.2's virtio card), udhcpc 1.35,
+//! dhclient 4.4.3, dhcpcd 9.4.1 and systemd-networkd 252, all of Debian 12.
 
 mod support;
 
@@ -14,6 +14,7 @@ use kiln_model::MacAddr;
 use support::{Ask, LOADER, Lab, SCRIPT, file, kind, option};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x0b]);
+const HTTP_LOADER: &str = "http://10.77.0.1/loader/0123456789abcdef/ipxe.efi";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 
 fn captured(text: &str) -> Ask {
@@ -35,6 +36,9 @@ fn each_client_is_told_from_the_others() {
     for (packet, firmware, architectures, has_uuid) in [
         (include_str!("captures/ovmf-pxe-discover.hex"), Firmware::Pxe, vec![7], true),
         (include_str!("captures/ipxe-discover.hex"), Firmware::Ipxe, vec![0], true),
+        (include_str!("captures/ovmf-http-discover.hex"), Firmware::HttpBoot, vec![16], true),
+        (include_str!("captures/dhcpcd-discover.hex"), Firmware::Other, vec![], false),
+        (include_str!("captures/networkd-discover.hex"), Firmware::Other, vec![], false),
         (include_str!("captures/udhcpc-discover.hex"), Firmware::Other, vec![], false),
         (include_str!("captures/dhclient-discover.hex"), Firmware::Other, vec![], false),
     ] {
@@ -53,6 +57,13 @@ fn each_client_gets_from_discover_to_ack() {
             LOADER,
         ),
         (include_str!("captures/ipxe-discover.hex"), include_str!("captures/ipxe-request.hex"), SCRIPT),
+        (
+            include_str!("captures/ovmf-http-discover.hex"),
+            include_str!("captures/ovmf-http-request.hex"),
+            HTTP_LOADER,
+        ),
+        (include_str!("captures/dhcpcd-discover.hex"), include_str!("captures/dhcpcd-request.hex"), ""),
+        (include_str!("captures/networkd-discover.hex"), include_str!("captures/networkd-request.hex"), ""),
         (include_str!("captures/udhcpc-discover.hex"), include_str!("captures/udhcpc-request.hex"), ""),
         (include_str!("captures/dhclient-discover.hex"), include_str!("captures/dhclient-request.hex"), ""),
     ] {
@@ -74,6 +85,11 @@ fn firmware_hears_what_it_needs_to_believe_an_offer() {
     assert_eq!(option(&sent.bytes, 60), Some(b"PXEClient".to_vec()));
     assert_eq!(option(&sent.bytes, 43), Some(vec![6, 1, 8, 255]));
     assert_eq!((option(&sent.bytes, 97), uuid.map(|u| u.len())), (option(&discover.bytes, 97), Some(17)));
+
+    let http = captured(include_str!("captures/ovmf-http-discover.hex"));
+    let (_, sent) = lab().tell(&http).expect("an offer");
+    assert_eq!(option(&sent.bytes, 60), Some(b"HTTPClient".to_vec()));
+    assert_eq!(option(&sent.bytes, 67), Some(HTTP_LOADER.as_bytes().to_vec()));
 
     let (_, sent) = lab().tell(&captured(include_str!("captures/ipxe-discover.hex"))).expect("an offer");
     assert_eq!(option(&sent.bytes, 175), Some(vec![176, 1, 1]));

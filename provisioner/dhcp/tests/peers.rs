@@ -148,7 +148,10 @@ fn dhcpcd_gets_its_address_and_reboots_into_it() {
     let once = "dhcpcd -4 -1 -B -d -A -t 15 -f /dev/null -c /bin/true wire";
     let said = wire.script(&format!("{once}; {once}"));
     assert_eq!(said.matches("leased 10.77.0.11 for 3600 seconds").count(), 2, "{said}");
-    assert!(said.contains("rebinding lease of 10.77.0.11"), "the second time it asks for what it had: {said}");
+    assert!(
+        said.contains("rebinding lease of 10.77.0.11"),
+        "the second time it asks for what it had: {said}"
+    );
     let log = wire.log();
     assert_eq!(log.matches("DHCP ack").count(), 2, "{log}");
 }
