@@ -17,7 +17,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use kiln_boot::{Client, Ledger, Program};
 use kiln_model::api::{
-    AlarmView, Applied, Apply, Explanation, Hardware, ImageView, MachineView, Refusal, RolloutView, StartRollout, Timeline, Why,
+    AlarmView, Applied, Apply, Explanation, Hardware, ImageView, MachineView, Refusal, RolloutView,
+    StartRollout, Timeline, Why,
 };
 use kiln_model::fleet::MachineSpec;
 use kiln_model::{MacAddr, MachineName};
@@ -213,9 +214,8 @@ async fn explain_mac(
     // UEFI x86-64 by TFTP, the commonest.
     let arch = query.arch.unwrap_or(7);
     let program = match query.program {
-        Some(name) => {
-            Program::named(&name).ok_or_else(|| bad(format!("no program is called `{}`", name.escape_debug())))?
-        }
+        Some(name) => Program::named(&name)
+            .ok_or_else(|| bad(format!("no program is called `{}`", name.escape_debug())))?,
         None => Program::of_architecture(arch),
     };
     let client = Client { mac, program, architectures: vec![arch] };
@@ -307,14 +307,19 @@ fn which(server: &Server, name: &str) -> Result<Which, ApiError> {
     match name.parse::<MacAddr>() {
         Ok(mac) => {
             let fleet = server.fleet();
-            Ok(fleet.machine_by_mac(mac).map_or(Which::Stranger(mac), |machine| Which::Machine(machine.clone())))
+            Ok(fleet
+                .machine_by_mac(mac)
+                .map_or(Which::Stranger(mac), |machine| Which::Machine(machine.clone())))
         }
         Err(_) => known(server, name).map(Which::Machine),
     }
 }
 
 fn never_seen(mac: MacAddr) -> ApiError {
-    ApiError::not_found(format!("{mac} was never seen"), "`kiln machine list` shows every machine, discovered ones too")
+    ApiError::not_found(
+        format!("{mac} was never seen"),
+        "`kiln machine list` shows every machine, discovered ones too",
+    )
 }
 
 /// The machine of this name, or the name that was probably meant.

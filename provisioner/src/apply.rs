@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use kiln_model::api::{Applied, Apply};
-use kiln_model::fleet::Fleet;
+use kiln_model::fleet::{Fleet, ZtpScript};
 use kiln_model::{Format, Sha256};
 use serde::Serialize;
 use serde_json::Value;
@@ -104,6 +104,11 @@ fn changes(before: &Fleet, after: &Fleet) -> Vec<String> {
     compare("rollout", &flat(&before.rollout), &flat(&after.rollout), &mut lines);
     let networks = |fleet: &Fleet| fleet.networks.iter().map(|n| (n.subnet.to_string(), flat(n))).collect();
     compare_lists("network", &networks(before), &networks(after), &mut lines);
+    let ztp = |fleet: &Fleet| {
+        let name = |z: &ZtpScript| format!("{} {}", z.system.as_str(), z.role).trim_end().to_owned();
+        fleet.ztp.iter().map(|z| (name(z), flat(z))).collect()
+    };
+    compare_lists("ztp", &ztp(before), &ztp(after), &mut lines);
     let machines = |fleet: &Fleet| fleet.machines.iter().map(|m| (m.name.to_string(), flat(m))).collect();
     compare_lists("machine", &machines(before), &machines(after), &mut lines);
     lines

@@ -276,7 +276,8 @@ pub fn assigned(
 /// The same version for the processor that asks, when the wanted one is for another and there is one.
 fn for_processor(ledger: Ledger, arch: Option<Arch>, images: &Images, policy: &BootPolicy) -> Ledger {
     let wanted = ledger.wanted.as_ref().filter(|wanted| arch.is_some_and(|arch| arch != wanted.arch));
-    let fitting = wanted.and_then(|wanted| images.bootables(wanted).into_iter().find(|b| Some(b.image.arch) == arch));
+    let fitting =
+        wanted.and_then(|wanted| images.bootables(wanted).into_iter().find(|b| Some(b.image.arch) == arch));
     match fitting {
         Some(fitting) => ledger.want(&fitting.image, policy),
         None => ledger,

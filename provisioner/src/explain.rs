@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use kiln_boot::{Client, Program};
 use kiln_dhcp::{Effect, Inbound, Seen, ServerConfig};
+use kiln_model::UnixMillis;
 use kiln_model::api::Explanation;
 use kiln_model::fleet::ZtpSystem;
 use kiln_model::timeline::Step;
-use kiln_model::UnixMillis;
 
 use crate::dhcp::View;
 use crate::dhcp::leases::Leases;
@@ -49,14 +49,18 @@ fn address(effects: &[Effect]) -> (String, Option<String>) {
     let seen = |step: Step| {
         effects.iter().find_map(|effect| match effect {
             Effect::Seen(seen) if seen.step == step => Some(seen),
-            Effect::Probe(probe) => probe.then.as_ref().map(|(_, seen)| seen).filter(|seen| seen.step == step),
+            Effect::Probe(probe) => {
+                probe.then.as_ref().map(|(_, seen)| seen).filter(|seen| seen.step == step)
+            }
             _ => None,
         })
     };
     let words = |seen: &Seen| seen.detail.split(", boots ").next().unwrap_or_default().to_owned();
     if let Some(offer) = seen(Step::Offer) {
-        let probed = effects.iter().any(|effect| matches!(effect, Effect::Probe(probe) if probe.then.is_some()));
-        let because = probed.then(|| "nobody has had this address lately: it is looked for on the wire first".to_owned());
+        let probed =
+            effects.iter().any(|effect| matches!(effect, Effect::Probe(probe) if probe.then.is_some()));
+        let because = probed
+            .then(|| "nobody has had this address lately: it is looked for on the wire first".to_owned());
         return (format!("DHCP: {}", words(offer)), because);
     }
     let silence = seen(Step::Discover).and_then(|seen| seen.detail.split("not answered: ").nth(1));

@@ -104,10 +104,8 @@ pub fn close_when_proven(
     if install.closed.is_some() {
         return Ok(());
     }
-    let closed = Some(format!(
-        "it runs {} from its disk; `kiln machine reinstall {name}` opens it again",
-        boot.image
-    ));
+    let closed =
+        Some(format!("it runs {} from its disk; `kiln machine reinstall {name}` opens it again", boot.image));
     draft.put(key::install(name), &InstallRecord { closed, since: now, ..install })?;
     tracing::info!(machine = %name, image = %boot.image, "install: done, it is healthy from its disk");
     Ok(())

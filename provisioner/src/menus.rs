@@ -60,7 +60,9 @@ impl Standings {
                 change = installs.next() => (key::INSTALLS, change?),
             };
             for event in change.events {
-                let Some(name) = event.key().as_str().strip_prefix(prefix).map(str::to_owned) else { continue };
+                let Some(name) = event.key().as_str().strip_prefix(prefix).map(str::to_owned) else {
+                    continue;
+                };
                 let value = match &event {
                     Event::Put(entry) => Some(entry.value.clone()),
                     Event::Delete(_) => None,
@@ -181,7 +183,8 @@ fn newest(images: &Images, name: &kiln_model::ImageName) -> Option<ImageRef> {
 
 fn ztp_offers(fleet: &FleetState, machine: &MachineSpec) -> Vec<ZtpOffer> {
     let systems = [ZtpSystem::Sonic, ZtpSystem::Cumulus];
-    let offer = |system| ztp_script(fleet, machine, system).map(|script| ZtpOffer { system, json: is_json(script) });
+    let offer =
+        |system| ztp_script(fleet, machine, system).map(|script| ZtpOffer { system, json: is_json(script) });
     systems.into_iter().filter_map(offer).collect()
 }
 

@@ -70,13 +70,8 @@ impl Server {
             return Err(HttpError::new(StatusCode::FORBIDDEN, text));
         }
         let name = &caller.machine;
-        let keys = [
-            key::report(name),
-            key::ledger(name),
-            key::machine(name),
-            key::intent(name),
-            key::install(name),
-        ];
+        let keys =
+            [key::report(name), key::ledger(name), key::machine(name), key::intent(name), key::install(name)];
         let (written, late) = self
             .db
             .transact(&keys, |draft| self.store_report(draft, caller, &report, now))

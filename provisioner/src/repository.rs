@@ -167,7 +167,9 @@ fn expired_at(refused: &VerifyError) -> Option<UnixMillis> {
 fn expiry_warning(expires: UnixMillis, now: UnixMillis) -> Option<String> {
     let mend = "run `kiln publish --refresh`";
     if expires <= now {
-        return Some(format!("its metadata EXPIRED at {expires}: machines only fall back to what they ran; {mend}"));
+        return Some(format!(
+            "its metadata EXPIRED at {expires}: machines only fall back to what they ran; {mend}"
+        ));
     }
     let soon = expires.since(now) < EXPIRY_NOTICE_MS;
     soon.then(|| format!("its metadata expires at {expires}, and then machines only fall back; {mend}"))

@@ -66,6 +66,12 @@ impl Server {
             return Err(ApiError::conflict(error, "run `kiln publish --refresh`"));
         }
         let image = self.image_of(&asked.image)?;
+        if self.fleet().fleet().rollout.require_test && !self.catalog.images().is_tested(&image.id) {
+            return Err(ApiError::conflict(
+                format!("{image} has no signed result of a test that it passed, and this fleet requires one"),
+                "run `kiln test BUNDLE`, then `kiln publish BUNDLE`",
+            ));
+        }
         let failed_key = key::failed_image(&image.id);
         let failed: Option<FailedImageRecord> = self.db.get(&failed_key).await?;
         let fleet = self.fleet();

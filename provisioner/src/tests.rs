@@ -2,7 +2,9 @@
 
 mod agent;
 mod boot;
+mod clients;
 mod datagrams;
+mod firmware;
 mod fleet;
 mod hostile;
 mod operator;

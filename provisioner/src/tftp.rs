@@ -4,8 +4,8 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use kiln_model::timeline::Step;
 use kiln_model::MacAddr;
+use kiln_model::timeline::Step;
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
 use tokio::sync::mpsc::Receiver;
 
@@ -60,7 +60,7 @@ pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: R
             Event::Started { client, name, length } => {
                 (client, Step::TftpStart, format!("{}, {length} bytes", short(&name)))
             }
-            Event::Ended { client, name, bytes, duration, outcome } => match outcome {
+            Event::Ended { client, name, bytes, block, duration, outcome } => match outcome {
                 Outcome::Probed => continue,
                 Outcome::Done => {
                     let detail = format!("{}, {bytes} bytes in {} ms", short(&name), duration.as_millis());
@@ -69,7 +69,7 @@ pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: R
                 outcome => (
                     client,
                     Step::TftpFailed,
-                    format!("{} after {bytes} bytes: {}", short(&name), why(&outcome)),
+                    format!("{} at block {block}, after {bytes} bytes: {}", short(&name), why(&outcome)),
                 ),
             },
         };

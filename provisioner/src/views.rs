@@ -82,7 +82,8 @@ impl Server {
             return Ok(Hardware { mac, told: None, inventory: None, profiles: Vec::new() });
         };
         let known = Profile::all(inventory.arch);
-        let fits = |fit: Match| ProfileMatch { profile: fit.profile.to_string(), title: fit.title, why: fit.why };
+        let fits =
+            |fit: Match| ProfileMatch { profile: fit.profile.to_string(), title: fit.title, why: fit.why };
         let profiles = ranked(&known, &Facts::from(&inventory)).into_iter().map(fits).collect();
         Ok(Hardware { mac, told: Some(at), inventory: Some(inventory), profiles })
     }

@@ -1,11 +1,13 @@
 //! How things look: pure functions from the model's words to text.
 
 pub mod evidence;
+pub mod hardware;
 pub mod image;
 pub mod lab;
 pub mod machine;
 pub mod rollout;
 mod table;
+pub mod test;
 pub use table::table;
 pub mod timeline;
 

@@ -1,10 +1,14 @@
 //! `kiln machine`: what is known of each machine.
 
-use clap::Subcommand;
-use kiln_model::MachineName;
-use kiln_model::api::{MachineView, Timeline};
+use std::fmt;
+use std::str::FromStr;
 
-use super::now;
+use clap::Subcommand;
+use kiln_model::api::{Hardware, MachineView, Timeline};
+use kiln_model::{MacAddr, MachineName};
+use serde::Serialize;
+
+use super::{accept, now};
 use crate::args::Output;
 use crate::client::Client;
 use crate::failure::Failure;
@@ -20,24 +24,32 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Show everything about one machine
-    #[command(after_help = "Example:\n  kiln machine show r1")]
+    /// Show everything about one machine, and what it told that it is made of
+    #[command(after_help = "Examples:\n  kiln machine show r1\n  kiln machine show 52:54:00:77:00:99")]
     Show {
-        /// Its name
-        name: MachineName,
+        /// Its name, or the address that it boots from
+        name: Whose,
         #[command(flatten)]
         output: Output,
     },
     /// Show each step of its newest boots, and where it stopped
     #[command(after_help = "Example:\n  kiln machine timeline r1 --boots 3")]
     Timeline {
-        /// Its name
-        name: MachineName,
+        /// Its name, or the address that it boots from
+        name: Whose,
         /// How many boots are shown
         #[arg(long, default_value_t = 2)]
         boots: usize,
         #[command(flatten)]
         output: Output,
+    },
+    /// Write a discovered machine into fleet.toml, and hand that to the server
+    Accept(accept::Args),
+    /// Let ONIE install it once more
+    #[command(after_help = "Example:\n  kiln machine reinstall leaf1")]
+    Reinstall {
+        /// Its name
+        name: MachineName,
     },
     /// Give its tries back, so that it boots the image it should run once more
     #[command(after_help = "Example:\n  kiln machine release r1")]
@@ -45,6 +57,35 @@ pub enum Verb {
         /// Its name
         name: MachineName,
     },
+}
+
+/// Who is meant: a machine's name, or an address.
+#[derive(Debug, Clone)]
+pub struct Whose(String);
+
+impl FromStr for Whose {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mac = text.parse::<MacAddr>().map(|mac| mac.to_string());
+        let name = || text.parse::<MachineName>().map(|name| name.to_string());
+        let whose = mac.or_else(|_| name()).map_err(|error| format!("{error}; or write a MAC address"))?;
+        Ok(Self(whose))
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What `kiln machine show` prints.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    machine: MachineView,
+    hardware: Hardware,
 }
 
 pub fn run(verb: Verb, fleet: &FleetDir) -> Result<(), Failure> {
@@ -56,11 +97,21 @@ pub fn run(verb: Verb, fleet: &FleetDir) -> Result<(), Failure> {
         }
         Verb::Show { name, output } => {
             let machine: MachineView = client.get(&format!("/v1/machines/{name}"))?;
-            show::print(output, &machine, |machine, paint| show::machine::one(machine, now(), paint))
+            let hardware: Hardware = client.get(&format!("/v1/machines/{name}/hardware"))?;
+            show::print(output, &Shown { machine, hardware }, |shown, paint| {
+                let machine = show::machine::one(&shown.machine, now(), paint);
+                machine + &show::hardware::hardware(&shown.hardware, now(), paint)
+            })
         }
         Verb::Timeline { name, boots, output } => {
             let timeline: Timeline = client.get(&format!("/v1/machines/{name}/timeline"))?;
             show::print(output, &timeline, |timeline, paint| show::timeline::timeline(timeline, boots, paint))
+        }
+        Verb::Accept(args) => accept::run(&args, fleet, &client),
+        Verb::Reinstall { name } => {
+            let _: MachineView = client.post(&format!("/v1/machines/{name}/reinstall"), &())?;
+            println!("{name} is installed when ONIE asks the next time");
+            Ok(())
         }
         Verb::Release { name } => {
             let machine: MachineView = client.post(&format!("/v1/machines/{name}/release"), &())?;

@@ -1,10 +1,13 @@
 //! One verb, or one family of verbs, per file.
 
+pub mod accept;
 pub mod apply;
+pub mod archive;
 pub mod bake;
 pub mod completions;
 pub mod diff;
 pub mod explain;
+pub mod export;
 pub mod init;
 pub mod inspect;
 pub mod key;
@@ -13,6 +16,7 @@ pub mod machine;
 pub mod publish;
 pub mod rollout;
 pub mod serve;
+pub mod test;
 pub mod verify;
 pub mod why;
 
@@ -31,10 +35,13 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Init(args) => init::run(&args),
         Verb::Key(verb) => key::run(verb, &fleet()?),
         Verb::Bake(args) => bake::run(args, &fleet()?),
+        Verb::Archive(verb) => archive::run(verb, fleet),
         Verb::Verify(args) => verify::run(&args, fleet),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Diff(args) => diff::run(&args),
         Verb::Why(args) => why::run(&args),
+        Verb::Test(args) => test::run(&args, &fleet()?),
+        Verb::Export(args) => export::run(&args),
         Verb::Publish(args) => publish::run(args, &fleet()?),
         Verb::Serve(args) => serve::run(args, fleet),
         Verb::Explain(args) => explain::run(&args, &fleet()?),

@@ -9,6 +9,9 @@ use kiln_model::timeline::{Step, TimelineEntry};
 /// longer than that step should take, the table below says why that usually is.
 pub fn diagnose(entries: &[TimelineEntry], now: UnixMillis) -> Option<String> {
     let last = entries.last()?;
+    if let Some(told) = stranger(last).or_else(|| secure_boot(entries)) {
+        return Some(told);
+    }
     let cause = cause(last.step, loader_runs(entries))?;
     let age_s = now.since(last.at) / 1000;
     if age_s < cause.patience_s {
@@ -20,6 +23,44 @@ pub fn diagnose(entries: &[TimelineEntry], now: UnixMillis) -> Option<String> {
     };
     Some(format!("stopped {age_s} s ago after \"{}\"{detail}: {}", last.step, cause.text))
 }
+
+/// Within so many seconds a firmware that does not trust what it fetched asks for an address again.
+const ASKS_AGAIN_S: u64 = 30;
+
+/// A box that nobody has accepted waits for that, whatever else it does.
+fn stranger(last: &TimelineEntry) -> Option<String> {
+    let waits = last.boot.is_none() && last.step == Step::Script && last.detail.starts_with(STRANGER);
+    (waits || last.step == Step::Inventory).then(|| {
+        "nobody has accepted this machine: `kiln machine accept` with its address gives it a name and an image"
+            .to_owned()
+    })
+}
+
+/// A loader or UKI that was fetched whole, and firmware that asks for an address again within seconds: it did
+/// not start what it has. A loader that runs would ask as iPXE or as Kiln's agent, or fetch something.
+fn secure_boot(entries: &[TimelineEntry]) -> Option<String> {
+    let fetched = entries.iter().rposition(|e| matches!(e.step, Step::TftpDone | Step::Loader))?;
+    let (loader, after) = entries.get(fetched..)?.split_first()?;
+    let asks = |entry: &&TimelineEntry| entry.step == Step::Discover;
+    let firmware = |entry: &TimelineEntry| UEFI.iter().any(|name| entry.detail.starts_with(name));
+    let again = after.iter().find(asks)?;
+    let wire = [Step::Discover, Step::Offer, Step::Request, Step::Ack, Step::NothingToBoot];
+    let only_firmware =
+        after.iter().all(|e| wire.contains(&e.step)) && after.iter().filter(asks).all(firmware);
+    let took_s = again.at.since(loader.at) / 1000;
+    (only_firmware && !again.detail.contains(BIOS) && took_s <= ASKS_AGAIN_S).then(|| {
+        format!(
+            "stopped after \"{}\" ({}): the firmware fetched all of it, did not start it, and asked for an address again {took_s} s later. Most likely Secure Boot does not trust it: enrol the certificate that signed it, or switch Secure Boot off",
+            loader.step, loader.detail
+        )
+    })
+}
+
+/// How the server's entry for a box that nobody has accepted begins.
+pub const STRANGER: &str = "not in fleet.toml";
+/// How the DHCP core's words for UEFI firmware begin, and what they say of a BIOS.
+const UEFI: [&str; 2] = ["PXE firmware", "UEFI HTTP boot"];
+const BIOS: &str = "architecture 0";
 
 /// What it means that nothing follows a step.
 struct Cause {
@@ -67,11 +108,11 @@ fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
         ),
         Step::TftpStart => (
             60,
-            "the transfer stalled. Look for lost packets: a bad cable, a duplex mismatch, or an MTU that is smaller than the block size",
+            "the transfer stalled before its first block was acknowledged, or goes on very slowly. Look for lost packets: a bad cable, a duplex mismatch, or an MTU that is smaller than the block size",
         ),
         Step::TftpFailed => (
             10,
-            "the boot loader did not arrive. Look for lost packets and for a firewall that drops the transfer's port",
+            "the transfer stalled at the block that is named. Look for lost packets: a bad cable, a duplex mismatch, an MTU that is smaller than the block size, or a firewall that drops the transfer's port",
         ),
         Step::TftpDone => (
             30,
@@ -103,7 +144,7 @@ fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
         }
         Step::Initrd => (
             90,
-            "kernel and initrd were fetched and the agent has not spoken. Look at the console: Secure Boot refused the kernel, the kernel stopped, or the image has no driver for this network card",
+            "it booted and its agent is silent: kernel and initrd were fetched. Look at the console: Secure Boot refused the kernel, the kernel stopped, or the image has no driver for this network card",
         ),
         Step::Stage0 => (
             30,
@@ -191,6 +232,39 @@ mod tests {
         // The loader of the boot before this one does not count.
         let next_boot = said(&[Step::TftpDone, Step::Script, Step::Healthy, Step::Discover, Step::Ack], 200);
         assert_eq!(next_boot, Some(firmware));
+    }
+
+    fn told(step: Step, at_s: u64, detail: &str) -> TimelineEntry {
+        TimelineEntry { detail: detail.to_owned(), ..entry(step, at_s) }
+    }
+
+    #[test]
+    fn firmware_that_asks_again_at_once_did_not_start_what_it_fetched() {
+        let again = |asks: &str, at_s| {
+            let entries = [
+                told(Step::Ack, 100, "10.77.0.11"),
+                told(Step::Loader, 101, "uki.efi by HTTP"),
+                told(Step::Discover, at_s, asks),
+            ];
+            diagnose(&entries, UnixMillis((at_s + 1) * 1000))
+        };
+        let refused = again("UEFI HTTP boot, architecture 16", 105).unwrap();
+        assert!(refused.contains("Secure Boot") && refused.contains("4 s later"), "{refused}");
+        assert!(again("PXE firmware, architecture 7", 105).is_some());
+        assert_eq!(again("iPXE, architecture 7", 105), None, "the loader runs");
+        assert_eq!(again("kiln stage 0, architecture 16", 105), None, "the UKI runs");
+        assert_eq!(again("PXE firmware, architecture 0", 105), None, "a BIOS knows no Secure Boot");
+        assert_eq!(again("PXE firmware, architecture 7", 300), None, "somebody has switched it off and on");
+    }
+
+    #[test]
+    fn a_box_that_nobody_has_accepted_is_told_apart() {
+        for step in
+            [told(Step::Script, 100, "not in fleet.toml: told to wait"), told(Step::Inventory, 100, "")]
+        {
+            let said = diagnose(&[step], UnixMillis(100_000)).unwrap();
+            assert!(said.contains("kiln machine accept"), "{said}");
+        }
     }
 
     #[test]

@@ -31,7 +31,9 @@ impl Server {
         let images = self.catalog.images();
         let published = images.newest(name, |image| asked.arch.is_none_or(|arch| image.arch == arch));
         let Some(published) = published else {
-            return wait(&format!("not in fleet.toml, and no image {name} is published for it: told to wait"));
+            return wait(&format!(
+                "not in fleet.toml, and no image {name} is published for it: told to wait"
+            ));
         };
         let asker = Asker { mac: asked.mac, reserved: None, peer: asked.peer };
         self.refuse_strangers(asker).await?;
@@ -42,11 +44,19 @@ impl Server {
             return wait("not in fleet.toml, and it has no address in any of its networks: told to wait");
         };
         let token = Token::new()?;
-        let look = LookRecord { format: Format, mac: asked.mac, image: published.image.clone(), created: now };
+        let look =
+            LookRecord { format: Format, mac: asked.mac, image: published.image.clone(), created: now };
         self.store_look(&look, token.digest()).await.map_err(HttpError::ours)?;
         let note = format!("not in fleet.toml: {} looks at it", published.image);
         self.timelines.note(asked.mac, now, None, Step::Script, note.as_str());
-        let words = Words { server: self.serve.url(), token: token.0, machine: None, mac: asked.mac, address, gateway };
+        let words = Words {
+            server: self.serve.url(),
+            token: token.0,
+            machine: None,
+            mac: asked.mac,
+            address,
+            gateway,
+        };
         let cmdline = published.manifest.cmdline.clone();
         let (image, task) = (published.image.clone(), Task::Discover);
         Ok(Given::Boot(Box::new(Boot { words, image, task, note, cmdline })))
@@ -106,7 +116,10 @@ impl Server {
             .await
             .map_err(HttpError::ours)?;
         if !known {
-            return Err(HttpError::new(StatusCode::FORBIDDEN, "this token is not known any more: boot again"));
+            return Err(HttpError::new(
+                StatusCode::FORBIDDEN,
+                "this token is not known any more: boot again",
+            ));
         }
         tracing::info!(mac = %look.mac, "discovered: {summary}");
         discovery::note(self, look.mac, now, Step::Inventory, summary);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use kiln_model::fleet::{Fleet, MachineSpec, NetworkSpec};
+use kiln_model::fleet::{Fleet, MachineSpec, NetworkMode, NetworkSpec, ZtpScript, ZtpSystem};
 use kiln_model::{MacAddr, MachineName};
 
 use super::ConfigError;
@@ -34,6 +34,8 @@ impl FleetState {
         let check = Check { document: &document, fleet: &fleet };
         check.policies()?;
         check.networks()?;
+        super::dhcp::check(&document, &fleet)?;
+        check.ztp()?;
         let by_name = check.unique("name", |m| Some(m.name.clone()))?;
         let by_mac = check.unique("mac", |m| Some(m.mac))?;
         let by_address = check.unique("address", |m| m.address)?;
@@ -220,7 +222,7 @@ impl Check<'_> {
             ));
         }
         let Some(address) = machine.address else {
-            if self.fleet.networks.iter().any(|n| n.pool.is_some()) {
+            if self.fleet.networks.iter().any(|n| n.pool.is_some() || n.mode == NetworkMode::Proxy) {
                 return Ok(());
             }
             return Err(self.refuse_machine(
@@ -253,6 +255,43 @@ impl Check<'_> {
                 format!("{address} is in the pool of {}, so another machine could get it", network.subnet),
                 "use an address outside the pool, or make the pool smaller",
             ));
+        }
+        Ok(())
+    }
+
+    /// First-boot scripts, as the systems that run them want them.
+    fn ztp(&self) -> Result<(), ConfigError> {
+        for (index, ztp) in self.fleet.ztp.iter().enumerate() {
+            let refuse = |key, problem: String, help: &str| {
+                let path = [Segment::Key("ztp"), Segment::Index(index), Segment::Key(key)];
+                Err(self.document.refuse(&path, problem, help))
+            };
+            let same = |other: &&ZtpScript| other.system == ztp.system && other.role == ztp.role;
+            if self.fleet.ztp.iter().take(index).any(|other| same(&other)) {
+                let problem = format!("there is a script of {} for this role already", ztp.system.as_str());
+                return refuse("role", problem, "leave one of the two out");
+            }
+            let script = ztp.script.trim_start();
+            match ztp.system {
+                ZtpSystem::Cumulus if !script.contains("CUMULUS-AUTOPROVISIONING") => {
+                    let problem = "Cumulus Linux runs no script without its mark".to_owned();
+                    return refuse("script", problem, "add a comment line `# CUMULUS-AUTOPROVISIONING`");
+                }
+                ZtpSystem::Sonic if script.starts_with('{') => {
+                    if let Err(error) = serde_json::from_str::<serde_json::Value>(script) {
+                        return refuse("script", format!("this is not JSON: {error}"), "correct it");
+                    }
+                }
+                _ if !script.starts_with("#!") => {
+                    let problem = "a script begins with `#!`".to_owned();
+                    return refuse(
+                        "script",
+                        problem,
+                        "write its interpreter on the first line, such as `#!/bin/sh`",
+                    );
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

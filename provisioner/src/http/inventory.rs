@@ -35,6 +35,9 @@ pub(super) async fn get(State(server): State<Arc<Server>>, headers: HeaderMap) -
 
 async fn looker(server: &Server, headers: &HeaderMap) -> Result<LookRecord, HttpError> {
     server.looker(bearer(headers)?).await?.ok_or_else(|| {
-        HttpError::new(StatusCode::FORBIDDEN, "this is no token of a machine that looks at itself: boot again")
+        HttpError::new(
+            StatusCode::FORBIDDEN,
+            "this is no token of a machine that looks at itself: boot again",
+        )
     })
 }

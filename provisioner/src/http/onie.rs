@@ -49,7 +49,8 @@ pub(super) async fn installer(
     };
     let (path, digest, image) = server.installer_for(&machine, arch, now()).map_err(refused)?;
     let what = said_of_itself(&headers);
-    let on_end = noted(&server, machine.name.to_string(), None, Step::Installer, format!("{image} for {what}"));
+    let on_end =
+        noted(&server, machine.name.to_string(), None, Step::Installer, format!("{image} for {what}"));
     let counted: OnEnd = {
         let (server, runtime) = (Arc::clone(&server), tokio::runtime::Handle::current());
         Box::new(move |sent| {
@@ -64,7 +65,11 @@ pub(super) async fn installer(
 
 /// The machine that asks: the one whose address it asks from, else the one whose address it names, when that
 /// one's addresses are not known to be others.
-async fn machine(server: &Server, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<MachineSpec, HttpError> {
+async fn machine(
+    server: &Server,
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+) -> Result<MachineSpec, HttpError> {
     if let Some(machine) = server.machine_at(peer).await? {
         return Ok(machine);
     }
@@ -85,7 +90,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// What ONIE says of its box, for people.
 fn said_of_itself(headers: &HeaderMap) -> String {
     let named = [("onie-machine", ""), ("onie-serial-number", "serial "), ("onie-vendor-id", "vendor ")];
-    let said = named.into_iter().filter_map(|(name, before)| Some(format!("{before}{}", header(headers, name)?)));
+    let said =
+        named.into_iter().filter_map(|(name, before)| Some(format!("{before}{}", header(headers, name)?)));
     let said: Vec<_> = said.collect();
     if said.is_empty() { "a box that says nothing of itself".to_owned() } else { said.join(", ") }
 }
@@ -103,10 +109,17 @@ pub(super) async fn ztp(
     let machine = server.machine_at(peer.0).await?.ok_or_else(missing)?;
     let fleet = server.fleet();
     let script = ztp_script(&fleet, &machine, system).ok_or_else(missing)?;
-    let (kind, content) = if is_json(script) { ("json", "application/json") } else { ("sh", "text/x-shellscript") };
+    let (kind, content) =
+        if is_json(script) { ("json", "application/json") } else { ("sh", "text/x-shellscript") };
     if end != kind {
         return Err(missing());
     }
-    server.timelines.note(&machine.name, now(), None, Step::Ztp, format!("{name}, {} bytes", script.script.len()));
+    server.timelines.note(
+        &machine.name,
+        now(),
+        None,
+        Step::Ztp,
+        format!("{name}, {} bytes", script.script.len()),
+    );
     Ok(([(header::CONTENT_TYPE, content)], script.script.clone()).into_response())
 }

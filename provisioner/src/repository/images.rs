@@ -1,12 +1,14 @@
 //! The images of one verified state of the repository, and what firmware can start of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kiln_boot::{Bootable, Freshness, Loader, Loaders};
 use kiln_model::manifest::{ImageRef, Part};
 use kiln_model::{ImageId, ImageName, ImageVersion, Manifest, PartName, Sha256, UnixMillis};
+use kiln_signing::attestation::{TEST_RESULT, TestResult};
 use kiln_signing::repository::{PublishedImage, Repository};
+use kiln_signing::tuf::Role;
 
 /// The part that is kernel, initrd and command line in one file.
 const UKI: &str = "uki.efi";
@@ -19,6 +21,8 @@ pub struct Images {
     images: Vec<PublishedImage>,
     /// Derived from an image and so no part of its manifest: their digests are in the list of files.
     installers: BTreeMap<ImageId, Sha256>,
+    /// Those whose signed test result says that they passed.
+    tested: BTreeSet<ImageId>,
     folder: PathBuf,
     /// When the first of its metadata expires.
     expires: UnixMillis,
@@ -39,12 +43,18 @@ impl Images {
             Some((p.image.id, info.sha256()))
         };
         let installers = images.iter().filter_map(installer).collect();
-        Self { installers, folder, expires: repository.expires(), images }
+        let tested = images.iter().filter(|p| passed(repository, &p.image)).map(|p| p.image.id).collect();
+        Self { installers, tested, folder, expires: repository.expires(), images }
     }
 
     /// Every image, by name, version and architecture.
     pub fn all(&self) -> &[PublishedImage] {
         &self.images
+    }
+
+    /// Whether a test result beside the image, signed by who may release images, says that it passed.
+    pub fn is_tested(&self, id: &ImageId) -> bool {
+        self.tested.contains(id)
     }
 
     /// When the first of its metadata expires.
@@ -164,6 +174,22 @@ impl Images {
 
     fn target(&self, image: &ImageRef, digest: Sha256, name: &str) -> (PathBuf, Sha256) {
         (self.folder.join(TargetPath { image, digest, name }.relative()), digest)
+    }
+}
+
+fn passed(repository: &Repository, image: &ImageRef) -> bool {
+    let target = format!("{}/{TEST_RESULT}", image.folder());
+    if !repository.targets().targets().targets.contains_key(&target) {
+        return false;
+    }
+    let keys = repository.targets().root().keys(Role::Targets);
+    let read = repository.read(&target).map_err(|error| error.to_string());
+    match read.and_then(|bytes| TestResult::verify(&bytes, keys).map_err(|error| error.to_string())) {
+        Ok(result) => result.lets_pass(image),
+        Err(why) => {
+            tracing::error!(%image, %why, "repository: a test result is refused");
+            false
+        }
     }
 }
 

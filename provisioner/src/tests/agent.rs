@@ -59,6 +59,20 @@ impl Agent {
         agent
     }
 
+    /// A boot whose token came in another way than by a script.
+    pub fn with_token(name: &str, mac: &str, token: &str) -> Self {
+        let (script, token) = (String::new(), token.to_owned());
+        Self {
+            name: name.to_owned(),
+            mac: mac.to_owned(),
+            script,
+            token,
+            running: None,
+            sequence: 0,
+            events: 0,
+        }
+    }
+
     pub fn authorization(&self) -> String {
         format!("Bearer {}", self.token)
     }

@@ -10,7 +10,8 @@ use kiln_model::manifest::{ManifestKind, Part};
 use kiln_model::{Arch, Format, Manifest, PartName, Sha256};
 use kiln_signing::bundle::{Bundle, write_bundle};
 use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys};
-use kiln_signing::{KeySet, envelope, repository};
+use kiln_signing::repository::{self, Extra};
+use kiln_signing::{KeySet, envelope};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -103,13 +104,19 @@ impl Fleet {
 
     /// Bakes and publishes a tiny image.
     pub fn publish(&self, version: &str) -> Manifest {
+        self.publish_with(version, &[], &[])
+    }
+
+    /// The same with further parts, and with files that were made of it.
+    pub fn publish_with(&self, version: &str, more: &[(&str, &[u8])], derived: &[(&str, &[u8])]) -> Manifest {
         let name = |text: &str| text.parse::<PartName>().expect("a name");
-        let parts: BTreeMap<PartName, Vec<u8>> = BTreeMap::from([
+        let mut parts: BTreeMap<PartName, Vec<u8>> = BTreeMap::from([
             (name("vmlinuz"), format!("kernel {version}").repeat(1000).into_bytes()),
             (name("initrd"), format!("initrd {version}").into_bytes()),
             (name("base"), vec![7; 4096]),
             (name("loader/ipxe.efi"), vec![9; 5000]),
         ]);
+        parts.extend(more.iter().map(|(part, bytes)| (name(part), bytes.to_vec())));
         let lock = b"format = 1\n";
         let part =
             |bytes: &Vec<u8>| Part { size: bytes.len() as u64, sha256: Sha256::of(bytes), verity: None };
@@ -133,7 +140,14 @@ impl Fleet {
         let bundle = Bundle::open(&file).expect("a bundle");
         let keys = load_publish_keys(&self.path("keys")).expect("keys");
         let root = std::fs::read(self.path("trust/root.json")).expect("a root");
-        repository::publish(&bundle, &self.path("repository"), &root, &keys, now()).expect("published");
+        let extra = derived.iter().map(|(name, bytes)| {
+            let path = self.path(name);
+            std::fs::write(&path, bytes).expect("written");
+            Extra { name: (*name).to_owned(), path }
+        });
+        let extra: Vec<Extra> = extra.collect();
+        let repository = self.path("repository");
+        repository::publish_with(&bundle, &extra, &repository, &root, &keys, now()).expect("published");
         manifest
     }
 
@@ -154,6 +168,20 @@ impl Fleet {
         socket.bind((from, 0).into()).expect("bound");
         let stream = socket.connect(self.http).await.expect("connected");
         exchange(stream, &request(method, path, &[], b"")).await
+    }
+
+    /// The same, with headers.
+    pub async fn http_with(
+        &self,
+        from: Ipv4Addr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("bound");
+        let stream = socket.connect(self.http).await.expect("connected");
+        exchange(stream, &request(method, path, headers, b"")).await
     }
 
     /// A request to the operators' side.

@@ -26,6 +26,8 @@ pub enum Event {
         name: String,
         /// How many bytes the client acknowledged.
         bytes: u64,
+        /// The first block that the client did not acknowledge, counted from 1 without going round.
+        block: u64,
         /// How long it took.
         duration: Duration,
         /// How it ended.

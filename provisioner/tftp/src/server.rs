@@ -86,6 +86,7 @@ impl Server {
         let socket = std::net::UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         sys::want_destination(socket.as_fd())?;
+        sys::large_buffer(socket.as_fd());
         let socket = tokio::net::UdpSocket::from_std(socket)?;
         let (events, seen) = mpsc::channel(2 * config.sessions + EVENTS);
         // Each transfer is in it once, at its end: it holds no more than there are transfers.
@@ -160,7 +161,14 @@ impl Server {
             refuse(local, client, refusal.code, refusal.text);
             let ReadRequest { name, .. } = asked;
             let Refusal { outcome, .. } = refusal;
-            self.events.tell(Event::Ended { client, name, bytes: 0, duration: Duration::ZERO, outcome });
+            self.events.tell(Event::Ended {
+                client,
+                name,
+                bytes: 0,
+                block: 1,
+                duration: Duration::ZERO,
+                outcome,
+            });
         }
     }
 

@@ -141,7 +141,8 @@ impl Session {
         let ReadRequest { name, client, .. } = self.request;
         tracing::debug!(%client, name, ?outcome, "tftp: transfer ended");
         let (bytes, duration) = (self.transfer.acknowledged(), self.clock.now());
-        self.end.tell(Event::Ended { client, name, bytes, duration, outcome });
+        let block = self.transfer.first_missing();
+        self.end.tell(Event::Ended { client, name, bytes, block, duration, outcome });
     }
 
     fn react(&mut self, reaction: &Reaction, scratch: &mut Scratch) -> Option<Outcome> {

@@ -142,6 +142,11 @@ impl Transfer {
         self.length.min(self.acked.saturating_mul(self.block.into()))
     }
 
+    /// The first block that the client has not acknowledged.
+    pub fn first_missing(&self) -> u64 {
+        self.acked + 1
+    }
+
     /// Where block `number` is in the file, and how long it is.
     pub fn range(&self, number: u64) -> (u64, usize) {
         let start = number.saturating_sub(1).saturating_mul(self.block.into());
