@@ -8,6 +8,7 @@ mod functions;
 mod intents;
 mod link;
 mod memory;
+mod on_disk;
 mod output;
 mod probes;
 mod render;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use kiln_lifecycle::{AskId, Event, ProcessName, Supervisor, Uptime};
 use kiln_model::function::{Expect, Function};
+use kiln_model::report::Status;
 use kiln_model::timeline::Step;
 use kiln_model::{FunctionName, Intent};
 use tokio::sync::{mpsc, oneshot};
@@ -72,6 +74,8 @@ enum Happening {
     Seen(Box<Intent>),
     /// An intent or an image that is not obeyed.
     Refused(String),
+    /// A box that runs without a provisioner has found it; the next daemon speaks to it.
+    Provisioner,
 }
 
 /// What a slot was started for.
@@ -98,6 +102,8 @@ struct Daemon {
     functions: Functions,
     running: BTreeMap<String, Running>,
     commands: u64,
+    /// The loader's entry of this image was looked at, in this daemon's life.
+    blessed: bool,
     intent: Intent,
     network: Network,
     link: Link,
@@ -141,6 +147,7 @@ async fn serve() -> Result<(), DaemonError> {
         functions: Functions::new(&record.manifest.functions, record.parameters.clone()),
         running: BTreeMap::new(),
         commands: now.0,
+        blessed: false,
         intent: state.intent.clone(),
         network: Network::open().map_err(failed("network"))?,
         link,
@@ -148,6 +155,14 @@ async fn serve() -> Result<(), DaemonError> {
         tell: tell.clone(),
     };
     daemon.take_over(&running);
+    if record.without_provisioner {
+        let (record, tell) = (record.clone(), tell.clone());
+        tokio::task::spawn_local(async move {
+            on_disk::find_provisioner(record).await;
+            // The main loop is gone only when the daemon is.
+            let _ = tell.send(Happening::Provisioner);
+        });
+    }
     reports::start(Rc::clone(&shared), client.clone());
     intents::start(client, trust, record.parameters, state, tell);
     daemon.configure_network().await;
@@ -166,7 +181,13 @@ impl Daemon {
                     let message = message.map_err(failed("listening to process 1"))?;
                     self.heard(message);
                 }
-                Some(happening) = told.recv() => self.happened(happening).await,
+                Some(happening) = told.recv() => match happening {
+                    Happening::Provisioner => {
+                        self.save();
+                        return Ok(());
+                    }
+                    happening => self.happened(happening).await,
+                },
                 () = sleep_until(Instant::now() + wait) => self.core(Event::Timer),
                 _ = beat.tick() => {
                     self.link.send(ToInit::Heartbeat);
@@ -210,6 +231,8 @@ impl Daemon {
             Happening::Core(event) => self.core(event),
             Happening::Ended(slot, ended) => self.ended(&slot, &ended),
             Happening::Overdue(slot) => self.kill(&slot),
+            // The main loop ends with it.
+            Happening::Provisioner => {}
             Happening::Refused(why) => self.record(Step::Refused, why),
             Happening::Seen(intent) => self.obey(*intent),
             Happening::Reimage(intent) => {
@@ -262,8 +285,12 @@ impl Daemon {
         for function in &mut functions {
             function.memory = memory::of_function(&function.name);
         }
-        let mut shared = self.shared.borrow_mut();
-        shared.update(self.core.status(), functions);
+        let status = self.core.status();
+        self.shared.borrow_mut().update(status, functions);
+        if status == Status::Healthy && !self.blessed {
+            self.blessed = true;
+            on_disk::bless(&self.intent.image);
+        }
     }
 
     fn save(&self) {

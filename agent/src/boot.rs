@@ -32,6 +32,9 @@ pub struct BootRecord {
     pub floor: Floor,
     /// What was reported, and what was not yet.
     pub journal: Journal,
+    /// No provisioner answered: the box runs what its disk holds, by the last intent that it has verified.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_provisioner: bool,
 }
 
 /// Writes a document so that a reader sees the old one or the new one, for root's eyes only.

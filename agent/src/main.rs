@@ -1,14 +1,16 @@
 //! One static binary: process 1 of a Kiln machine and everything that works for it.
 //!
-//! The first word says what it is: `init` (also as `/init`, or as process 1), `stage0`, `agentd` or
-//! `sandbox SLOT`. See ARCHITECTURE.md, "Booting" and "On the box".
+//! The first word says what it is: `init` (also as `/init`, or as process 1), `stage0`, `agentd`, `sandbox SLOT`,
+//! or `install`, which people and installers call. See ARCHITECTURE.md, "Booting" and "On the box".
 
 mod agentd;
 mod boot;
 mod cmdline;
 mod console;
+mod disk;
 mod http;
 mod init;
+mod install;
 mod journal;
 mod network;
 mod sandbox;
@@ -30,9 +32,10 @@ fn main() -> ExitCode {
         [_, "stage0", started] => stage0::run(Some(started)),
         [_, "agentd"] => agentd::run(),
         [_, "sandbox", slot] => sandbox::run(slot),
+        [_, "install", ..] => install::run(words.get(2..).unwrap_or_default()),
         _ => {
             eprintln!(
-                "kiln-agent: one of `init`, `stage0`, `agentd`, `sandbox SLOT` is wanted as the first word"
+                "kiln-agent: one of `install`, `init`, `stage0`, `agentd`, `sandbox SLOT` is wanted as the first word; people want `kiln-agent install --help`"
             );
             ExitCode::from(2)
         }

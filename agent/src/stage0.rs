@@ -15,16 +15,19 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kiln_model::Arch;
 use kiln_model::format::Format;
+use kiln_model::manifest::ImageRef;
 use kiln_model::report::Status;
 use kiln_model::timeline::Step;
+use kiln_model::{Arch, Intent, Manifest};
 use kiln_signing::Document;
 use kiln_signing::tuf::Floor;
 
 use crate::boot::{self, BootRecord};
 use crate::cmdline::{self, BootParameters, CmdlineError, Task};
 use crate::console::{self, Stop, say};
+use crate::disk::state::{self, Kept};
+use crate::disk::{Disk, Slot};
 use crate::http::{Client, HttpError};
 use crate::journal::uptime_ms;
 use crate::network::{Network, NetworkError};
@@ -36,6 +39,8 @@ use reporter::Reporter;
 pub const SYSROOT: &str = "/sysroot";
 /// When stage 0 last said that it only waits: milliseconds since the kernel started.
 pub const ALIVE: &str = "/run/kiln/stage0.alive";
+/// A box that holds a whole image on its disk waits this long for a provisioner.
+const ALONE: Duration = Duration::from_secs(60);
 /// How long a message stands on the console before the reboot.
 const READING_TIME: Duration = Duration::from_secs(5);
 
@@ -52,6 +57,8 @@ enum Stage0Error {
     Trust(#[from] TrustError),
     #[error(transparent)]
     Part(#[from] PartError),
+    #[error("{0} is not on the disk, and no provisioner answers")]
+    NotOnDisk(ImageRef),
     #[error("{what}: {why}")]
     System { what: &'static str, why: std::io::Error },
 }
@@ -82,29 +89,67 @@ pub fn run(started: Option<&str>) -> ExitCode {
 }
 
 async fn boot(started: Option<u64>) -> ExitCode {
-    match task().await {
-        Ok((network, Task::Run(parameters))) => run_image(&network, parameters, started).await,
-        Ok((network, Task::Introduce(contact))) => match introduce::run(&network, &contact).await {
+    let begin = match task().await {
+        Ok(begin) => begin,
+        Err(error) => return stop(&error).await,
+    };
+    match begin.task.clone() {
+        Task::Run(parameters) => run_image(begin, parameters, started).await,
+        Task::Introduce(contact) => match introduce::run(&begin.network, &contact).await {
             // Not into a base: process 1 reboots, and the provisioner knows what to answer then.
             Ok(()) => ExitCode::FAILURE,
             Err(error) => stop(&error.into()).await,
         },
         // Whoever asks is told one of the other two.
-        Ok((_, Task::Ask)) => ExitCode::FAILURE,
-        Err(error) => stop(&error).await,
+        Task::Ask => ExitCode::FAILURE,
     }
 }
 
+/// What stage 0 has found out before it begins.
+struct Begin {
+    network: Network,
+    task: Task,
+    disk: Option<Disk>,
+    /// No provisioner answered: this is what the disk kept.
+    kept: Option<Kept>,
+}
+
 /// What is to be done: the command line says it, or says that the provisioner does.
-async fn task() -> Result<(Network, Task), Stage0Error> {
+async fn task() -> Result<Begin, Stage0Error> {
     let text = std::fs::read_to_string(cmdline::PATH)
         .map_err(|why| Stage0Error::System { what: "reading the kernel command line", why })?;
     let network = Network::open()?;
-    let mut task = Task::parse(&text)?;
-    while task == Task::Ask {
-        task = discover::ask(&network, "uki", None).await?.unwrap_or(Task::Ask);
+    let mut begin = Begin { network, task: Task::parse(&text)?, disk: None, kept: None };
+    if begin.task != Task::Ask {
+        begin.disk = Disk::find();
+        return Ok(begin);
     }
-    Ok((network, task))
+    begin.disk = disk_that_may_be_late().await;
+    let via = if begin.disk.is_some() { "disk" } else { "uki" };
+    let kept = begin.disk.as_ref().and_then(state::load);
+    loop {
+        let patience = kept.as_ref().map(|_| ALONE);
+        match (discover::ask(&begin.network, via, patience).await?, &kept) {
+            (Some(Task::Ask), _) | (None, None) => {}
+            (Some(task), _) => return Ok(Begin { task, ..begin }),
+            (None, Some(kept)) => {
+                say!("kiln: no provisioner answers; the last verified intent is obeyed from the disk");
+                let task = Task::Run(kept.parameters());
+                return Ok(Begin { task, kept: Some(kept.clone()), ..begin });
+            }
+        }
+    }
+}
+
+/// Drivers of disks take a moment to show them.
+async fn disk_that_may_be_late() -> Option<Disk> {
+    for _ in 0..10 {
+        if let Some(disk) = Disk::find() {
+            return Some(disk);
+        }
+        tokio::time::sleep(READING_TIME / 25).await;
+    }
+    None
 }
 
 async fn stop(error: &Stage0Error) -> ExitCode {
@@ -113,14 +158,14 @@ async fn stop(error: &Stage0Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run_image(network: &Network, parameters: BootParameters, started: Option<u64>) -> ExitCode {
+async fn run_image(begin: Begin, parameters: BootParameters, started: Option<u64>) -> ExitCode {
     let client = Client::new(&parameters);
     let mut reporter = Reporter::new(parameters.clone(), client.clone());
     match started {
         Some(at) => reporter.journal.record_at(at, Step::Stage0, ""),
         None => reporter.journal.record(Step::Stage0, ""),
     }
-    match build_root(network, &parameters, &client, &mut reporter).await {
+    match build_root(&begin, &parameters, &client, &mut reporter).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             show(parameters.machine.as_str(), &error);
@@ -141,7 +186,7 @@ async fn run_image(network: &Network, parameters: BootParameters, started: Optio
 }
 
 /// The architecture that this program was built for.
-const fn arch() -> Arch {
+pub const fn arch() -> Arch {
     if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 }
 }
 
@@ -161,39 +206,48 @@ fn show(machine: &str, error: &Stage0Error) {
 }
 
 async fn build_root(
-    network: &Network,
+    begin: &Begin,
     parameters: &BootParameters,
     client: &Client,
     reporter: &mut Reporter,
 ) -> Result<(), Stage0Error> {
     let trust = keep_trust()?;
-    let interface = network.boot_interface(&parameters.contact()).await?;
-    reporter.passed(Step::NetworkUp, format!("{} {}", interface.name, parameters.address));
-    reporter.send(Status::Booting).await;
-
-    let bytes = client.get("/v1/boot/intent", Document::INTENT.limit).await?;
-    let intent = trust.intent(&bytes, parameters, None)?;
-    reporter.generation = Some(intent.generation);
-    reporter.passed(Step::IntentVerified, format!("generation {}: {}", intent.generation, intent.image));
-
-    let (manifest, floor) = trust
-        .manifest(client, &intent, Floor::default(), |step, detail| reporter.passed(step, detail))
-        .await?;
+    let slots = begin.disk.as_ref().map(|disk| disk.slots(trust.release_keys())).unwrap_or_default();
+    let verified = match &begin.kept {
+        Some(kept) => alone(begin, kept, &trust, &slots, reporter).await?,
+        None => ask_provisioner(begin, parameters, client, &trust, reporter).await?,
+    };
+    let Verified { intent, manifest, floor, envelope } = verified;
     reporter.image = Some(intent.image.id);
-    reporter.send(Status::Booting).await;
+    if begin.kept.is_none() {
+        reporter.send(Status::Booting).await;
+    }
 
-    let store = parts::Store::mount(&manifest)?;
+    let store = parts::Store::mount(&manifest, slots)?;
+    let mut whole_on_disk = true;
     for (name, part) in manifest.parts.iter().filter(|(_, part)| part.verity.is_some()) {
-        let file = store.fetch(client, &intent.image, name, part).await?;
+        let content = match store.on_disk(name, part) {
+            Some(content) => content,
+            None if begin.kept.is_some() => return Err(PartError::Absent(name.clone()).into()),
+            None => {
+                whole_on_disk = false;
+                store.fetch(client, &intent.image, name, part).await?
+            }
+        };
         reporter.passed(Step::PartVerified, format!("{name}, {} bytes", part.size));
         let target = verity::mount_point(name);
-        verity::mount(name, part, &file, &target)?;
+        verity::mount(name, part, &content, &target)?;
         reporter.passed(Step::PartMounted, name.to_string());
         if name.as_str() == "base" {
             parts::check_modules(&target)?;
         }
     }
-    reporter.send(Status::Booting).await;
+    if begin.kept.is_none() {
+        reporter.send(Status::Booting).await;
+    }
+    if let (Some(disk), true) = (&begin.disk, whole_on_disk) {
+        keep(disk, parameters, &envelope);
+    }
 
     let record = BootRecord {
         format: Format,
@@ -202,9 +256,73 @@ async fn build_root(
         manifest,
         floor,
         journal: reporter.journal.clone(),
+        without_provisioner: begin.kept.is_some(),
     };
     boot::save(Path::new(boot::RECORD), &record)
         .map_err(|why| Stage0Error::System { what: "writing /run/kiln/boot.json", why })
+}
+
+/// What is to run, with everything above it verified.
+struct Verified {
+    intent: Intent,
+    manifest: Manifest,
+    floor: Floor,
+    /// The intent as it was signed.
+    envelope: Vec<u8>,
+}
+
+async fn ask_provisioner(
+    begin: &Begin,
+    parameters: &BootParameters,
+    client: &Client,
+    trust: &Trust,
+    reporter: &mut Reporter,
+) -> Result<Verified, Stage0Error> {
+    let interface = begin.network.boot_interface(&parameters.contact()).await?;
+    reporter.passed(Step::NetworkUp, format!("{} {}", interface.name, parameters.address));
+    reporter.send(Status::Booting).await;
+
+    let envelope = client.get("/v1/boot/intent", Document::INTENT.limit).await?;
+    let intent = trust.intent(&envelope, parameters, None)?;
+    reporter.generation = Some(intent.generation);
+    reporter.passed(Step::IntentVerified, format!("generation {}: {}", intent.generation, intent.image));
+    let (manifest, floor) = trust
+        .manifest(client, &intent, Floor::default(), |step, detail| reporter.passed(step, detail))
+        .await?;
+    Ok(Verified { intent, manifest, floor, envelope })
+}
+
+/// Without a provisioner: the intent that was kept, and the slot that holds its image.
+async fn alone(
+    begin: &Begin,
+    kept: &Kept,
+    trust: &Trust,
+    slots: &[Slot],
+    reporter: &mut Reporter,
+) -> Result<Verified, Stage0Error> {
+    let interfaces: Vec<_> = begin.network.ethernet().await?.iter().map(|i| i.mac).collect();
+    let intent = trust.kept_intent(kept, &interfaces)?;
+    reporter.generation = Some(intent.generation);
+    let detail = format!("generation {}: {}, kept on the disk", intent.generation, intent.image);
+    reporter.passed(Step::IntentVerified, detail);
+    let slot = slots.iter().find(|slot| slot.index.image() == intent.image);
+    let slot = slot.ok_or_else(|| Stage0Error::NotOnDisk(intent.image.clone()))?;
+    let detail = format!("{} ({}), in slot {}", intent.image, intent.image.id.0.short(), slot.letter);
+    reporter.passed(Step::ManifestVerified, detail);
+    // A cable that is pulled is no reason not to run.
+    if let Err(error) = begin.network.boot_interface(&kept.parameters().contact()).await {
+        say!("kiln: {error}; the box runs without it");
+    }
+    let manifest = slot.index.manifest().clone();
+    Ok(Verified { intent, manifest, floor: Floor::default(), envelope: kept.intent.clone().into_bytes() })
+}
+
+/// Keeps the intent for a boot in which no provisioner answers.
+fn keep(disk: &Disk, parameters: &BootParameters, envelope: &[u8]) {
+    let kept = Kept::of(parameters, envelope);
+    if let Some(Err(why)) = kept.map(|kept| state::save(disk, &kept)) {
+        say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
+    }
 }
 
 /// Keeps what the initrd trusts where the daemon finds it, and reads it.

@@ -4,6 +4,7 @@
 //! pointers to memory that it owns for the whole call, and turns a refusal into an [`std::io::Error`].
 #![allow(unsafe_code)]
 
+pub mod block;
 pub mod device_mapper;
 pub mod interfaces;
 pub mod loop_device;

@@ -8,13 +8,14 @@ use kiln_lifecycle::intent::{self, IntentRefusal};
 use kiln_model::intent::{Generation, Intent, Purpose};
 use kiln_model::manifest::{ImageRef, Manifest};
 use kiln_model::timeline::Step;
-use kiln_model::{Sha256, UnixMillis};
+use kiln_model::{MacAddr, Sha256, UnixMillis};
 use kiln_signing::tuf::{self, Floor, Role, TrustedRoot, TrustedTargets};
 use kiln_signing::{Document, Fault, KeyError, KeySet, VerifyError, envelope};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cmdline::BootParameters;
+use crate::disk::state::Kept;
 use crate::http::{Client, HttpError};
 
 /// Where a running box keeps what its initrd trusts.
@@ -113,6 +114,27 @@ impl Trust {
         let verified = envelope::verify::<Intent>(bytes, &self.director, Document::INTENT)?.into_inner();
         intent::check(&verified, &parameters.machine, parameters.mac, seen, self.now())?;
         Ok(verified)
+    }
+
+    /// Checks an intent that this box has kept: it was in time when it was obeyed, and goes on to hold while no
+    /// provisioner can be asked. It must be for this machine, known by one of its interfaces.
+    ///
+    /// # Errors
+    /// Says why it is not obeyed.
+    pub fn kept_intent(&self, kept: &Kept, interfaces: &[MacAddr]) -> Result<Intent, TrustError> {
+        let bytes = kept.intent.as_bytes();
+        let intent = envelope::verify::<Intent>(bytes, &self.director, Document::INTENT)?.into_inner();
+        intent::check(&intent, &kept.machine, kept.mac, None, intent.issued)?;
+        if !interfaces.contains(&intent.mac) {
+            let why = format!("it is for the machine with address {}, which this is not", intent.mac);
+            return Err(VerifyError::new("intent", Fault::Contradiction(why)).into());
+        }
+        Ok(intent)
+    }
+
+    /// The keys that release images.
+    pub fn release_keys(&self) -> &KeySet {
+        self.root.keys(Role::Targets)
     }
 
     /// Fetches and checks the manifest that an intent names, with the whole chain above it, and what

@@ -13,6 +13,7 @@
 //! | make a fleet's keys | [`fleet::FleetKeys::generate`] |
 //! | write and read a bundle | [`bundle::write_bundle`], [`bundle::Bundle::open`] |
 //! | find parts in the slot of a disk | [`bundle::Index::read`] |
+//! | say and read how an image's test went | [`attestation::TestResult`] |
 //! | publish, list what is published | [`repository::publish`], [`repository::Repository::load`] |
 
 pub mod canonical;
@@ -21,6 +22,8 @@ mod error;
 pub mod key;
 pub mod tuf;
 
+#[cfg(feature = "publish")]
+pub mod attestation;
 #[cfg(feature = "bundle")]
 pub mod bundle;
 #[cfg(feature = "publish")]

@@ -23,7 +23,7 @@ use crate::tuf::Role;
 mod publish;
 mod read;
 
-pub use publish::{init, publish, refresh};
+pub use publish::{init, publish, publish_with, refresh};
 pub use read::{PublishedImage, Repository};
 
 /// Seconds that a list of files is valid.
@@ -41,6 +41,15 @@ pub struct PublishKeys {
     pub snapshot: Vec<PrivateKey>,
     /// Keys of the timestamp role.
     pub timestamp: Vec<PrivateKey>,
+}
+
+/// A file that is published with an image and is no part of it: a disk image, an installer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// Its name below the image's folder: `onie-installer.bin`.
+    pub name: String,
+    /// Where it is now.
+    pub path: PathBuf,
 }
 
 /// What publishing did.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use common::{bundle_file, key, lock, manifest, part_name, parts, set};
-use kiln_signing::bundle::{Bundle, BundleError, write_bundle};
+use kiln_signing::bundle::{Bundle, BundleError, Index, write_bundle};
 use kiln_signing::envelope;
 use proptest::prelude::*;
 
@@ -207,5 +207,53 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         let dir = folder();
         prop_assert!(opened(dir.path(), &bytes).is_err());
+    }
+}
+
+#[test]
+fn a_slot_that_begins_with_a_bundle_is_indexed_whatever_comes_after_it() {
+    let dir = folder();
+    let (path, mut bytes) = good(dir.path());
+    bytes.extend([0xa5; 4096]);
+    let keys = set(&[&key(2)], 1);
+    let index = Index::read(&path, std::io::Cursor::new(&bytes), &keys).expect("indexed");
+    assert_eq!(index.image(), Bundle::open(&path).expect("a bundle").image());
+    for (name, content) in parts("a") {
+        let range = index.part(&name).expect("a part");
+        assert_eq!(bytes[range.start as usize..range.end as usize], content[..], "{name}");
+        assert_eq!(range.start % 512, 0, "a block device can begin there");
+    }
+    assert!(index.length() < bytes.len() as u64);
+}
+
+#[test]
+fn a_slot_is_refused_by_name_when_a_header_or_a_signature_is_wrong() {
+    let dir = folder();
+    let (path, bytes) = good(dir.path());
+    let keys = set(&[&key(2)], 1);
+    let refused = |bytes: &[u8], keys| Index::read(&path, std::io::Cursor::new(bytes), keys).map(drop);
+    let strangers = set(&[&key(9)], 1);
+    let stranger = refused(&bytes, &strangers).expect_err("nobody we know signed it");
+    assert!(stranger.to_string().contains("manifest.json"), "{stranger}");
+    let longer = with_header(&bytes, "parts/base", |header| header.set_size(513));
+    assert!(refused(&longer, &keys).expect_err("longer").to_string().contains("base"));
+    let huge = with_header(&bytes, "image.lock", |header| header.set_size(1 << 33));
+    assert!(refused(&huge, &keys).expect_err("huge").to_string().contains("image.lock"));
+    let last = header_of(&bytes, "parts/vmlinuz");
+    for cut in (0..last + 512).step_by(97) {
+        assert!(refused(&bytes[..cut], &keys).is_err(), "{cut}");
+    }
+    for at in (0..last + 512).step_by(61) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x40;
+        // A changed byte of a part is found when the part is read; everything else here.
+        if let Ok(index) = Index::read(&path, std::io::Cursor::new(&flipped), &keys) {
+            let lock = header_of(&bytes, "image.lock");
+            let parts = index.manifest().parts.keys().filter_map(|name| index.part(name));
+            let inside = parts
+                .into_iter()
+                .any(|range| (range.start..range.end.next_multiple_of(512)).contains(&(at as u64)));
+            assert!(inside || (lock + 512..lock + 1024).contains(&at) || at < lock, "{at}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Happening;
 use super::adopt::State;
+use super::on_disk;
 use crate::cmdline::BootParameters;
 use crate::http::Client;
 use crate::trust::{Trust, TrustError};
@@ -77,6 +78,7 @@ impl Watcher {
             }
             Decision::Reconfigure => {
                 self.current = intent.clone();
+                on_disk::keep(&self.parameters, bytes);
                 Some(Happening::Reconfigure(Box::new(intent)))
             }
             Decision::Reimage => {

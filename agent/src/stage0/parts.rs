@@ -1,7 +1,9 @@
-//! Fetching the parts of an image into RAM, and believing none before its last byte is checked.
+//! Getting the parts of an image, and believing none before its last byte is checked: from a slot of the disk, where
+//! they stay, or from the provisioner into RAM.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kiln_model::manifest::{ImageRef, Manifest, Part};
@@ -10,6 +12,8 @@ use kiln_signing::{Fault, VerifyError};
 use rustix::mount::MountFlags;
 use sha2::Digest as _;
 
+use crate::console::say;
+use crate::disk::Slot;
 use crate::http::{Client, HttpError, retrying};
 use crate::trust::repository_path;
 
@@ -19,6 +23,9 @@ pub enum PartError {
     /// It is not what was signed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// It is not on the disk, and nobody can be asked for it.
+    #[error("{0}: the disk does not hold it whole, and no provisioner answers")]
+    Absent(PartName),
     /// It could not be fetched.
     #[error("{part}: {source}")]
     Fetch {
@@ -57,9 +64,19 @@ impl PartError {
     }
 }
 
-/// Where parts are kept: a file system in RAM that is as large as they are.
+/// A part's bytes, which were checked.
+#[derive(Debug)]
+pub struct Content {
+    /// Where they are.
+    pub file: File,
+    /// Which of its bytes.
+    pub range: Range<u64>,
+}
+
+/// Where parts are: the slots of the disk, and a file system in RAM for the others.
 pub struct Store {
     folder: PathBuf,
+    slots: Vec<Slot>,
 }
 
 impl Store {
@@ -67,20 +84,38 @@ impl Store {
     ///
     /// # Errors
     /// The box has too little memory.
-    pub fn mount(manifest: &Manifest) -> Result<Self, PartError> {
-        let sizes = manifest.parts.values().filter(|part| part.verity.is_some()).map(|part| part.size);
-        let needed = sizes.fold(0_u64, u64::saturating_add);
+    pub fn mount(manifest: &Manifest, slots: Vec<Slot>) -> Result<Self, PartError> {
+        let mounted = manifest.parts.iter().filter(|(_, part)| part.verity.is_some());
+        let fetched =
+            mounted.filter(|(name, part)| !slots.iter().any(|slot| slot.find(name, part).is_some()));
+        let needed = fetched.map(|(_, part)| part.size).fold(0_u64, u64::saturating_add);
         let memory = rustix::system::sysinfo();
         let free = memory.freeram.saturating_mul(u64::from(memory.mem_unit));
         if needed > free {
             return Err(PartError::Memory { needed: needed >> 20, free: free >> 20 });
         }
         let folder = PathBuf::from("/run/kiln/parts");
-        // One page for each file's rounding, and some for the folder.
-        let options = format!("mode=0700,size={}", needed + 1024 * 1024);
+        // One page for each file's rounding, and some for the folder. A part that turns out to be damaged on the
+        // disk is fetched after all, and finds no room here: then the boot says so.
+        let options = format!("mode=0700,size={}", needed.max(free / 2) + 1024 * 1024);
         let mounted = std::fs::create_dir_all(&folder).and_then(|()| mount_tmpfs(&folder, &options));
         mounted.map_err(|why| PartError::System { part: "parts".to_owned(), what: "making room", why })?;
-        Ok(Self { folder })
+        Ok(Self { folder, slots })
+    }
+
+    /// A part from the disk, if it is there and is what was signed.
+    pub fn on_disk(&self, name: &PartName, part: &Part) -> Option<Content> {
+        self.slots.iter().filter_map(|slot| slot.find(name, part)).find_map(|lying| match lying.digest() {
+            Ok(found) if found == part.sha256 => Some(Content { file: lying.device, range: lying.range }),
+            Ok(_) => {
+                say!("kiln: {name}: slot {} holds other bytes than were signed", lying.slot);
+                None
+            }
+            Err(why) => {
+                say!("kiln: {name}: slot {} cannot be read: {why}", lying.slot);
+                None
+            }
+        })
     }
 
     /// Fetches one part and checks its length and digest.
@@ -93,7 +128,7 @@ impl Store {
         image: &ImageRef,
         name: &PartName,
         part: &Part,
-    ) -> Result<File, PartError> {
+    ) -> Result<Content, PartError> {
         let path = repository_path(image, name.as_str(), &part.sha256);
         let system = |why| PartError::System { part: name.to_string(), what: "keeping it in RAM", why };
         let target = self.folder.join(name.as_str().replace('/', "."));
@@ -124,7 +159,7 @@ impl Store {
         if digest != part.sha256 {
             return Err(refused(name, Fault::Digest { expected: part.sha256, found: digest }));
         }
-        File::open(&target).map_err(system)
+        Ok(Content { file: File::open(&target).map_err(system)?, range: 0..part.size })
     }
 }
 

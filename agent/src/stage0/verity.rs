@@ -1,6 +1,5 @@
 //! Mounting a part through dm-verity: a block that is not what was signed cannot be read.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use kiln_signing::{Fault, VerifyError};
 use rustix::mount::MountFlags;
 
 use super::SYSROOT;
-use super::parts::PartError;
+use super::parts::{Content, PartError};
 use crate::sys::device_mapper::{self, Target};
 use crate::sys::loop_device;
 
@@ -22,11 +21,11 @@ pub fn mount_point(part: &PartName) -> PathBuf {
     }
 }
 
-/// Mounts `file`, whose digest has been checked, read-only at `target`.
+/// Mounts a part, whose digest has been checked, read-only at `target`.
 ///
 /// # Errors
 /// Names the part.
-pub fn mount(name: &PartName, part: &Part, file: &File, target: &Path) -> Result<(), PartError> {
+pub fn mount(name: &PartName, part: &Part, content: &Content, target: &Path) -> Result<(), PartError> {
     let system =
         |what: &'static str| move |why: io::Error| PartError::System { part: name.to_string(), what, why };
     let Some(verity) = &part.verity else {
@@ -35,7 +34,8 @@ pub fn mount(name: &PartName, part: &Part, file: &File, target: &Path) -> Result
     if verity.data_blocks.checked_mul(Verity::BLOCK).is_none_or(|bytes| bytes == 0 || bytes >= part.size) {
         return Err(refused(name, "its manifest entry states more data than the part has"));
     }
-    let device = loop_device::attach(file).map_err(system("making a block device of it"))?;
+    let device = loop_device::attach(&content.file, content.range.clone())
+        .map_err(system("making a block device of it"))?;
     let parameters = table(&device.path, verity);
     let sectors = verity.data_blocks * (Verity::BLOCK / 512);
     let mapped = device_mapper::create_read_only(
@@ -91,10 +91,11 @@ mod tests {
     fn a_part_that_states_nonsense_is_refused_before_the_kernel_sees_it() {
         let name: PartName = "base".parse().expect("name");
         let file = tempfile::tempfile().expect("file");
+        let content = Content { file, range: 0..8192 };
         for data_blocks in [0, 2, u64::MAX] {
             let verity = Verity { root_hash: Sha256::of(b""), salt: Sha256::of(b""), data_blocks };
             let part = Part { size: 8192, sha256: Sha256::of(b""), verity: Some(verity) };
-            let refusal = mount(&name, &part, &file, Path::new("/nonexistent")).expect_err("nonsense");
+            let refusal = mount(&name, &part, &content, Path::new("/nonexistent")).expect_err("nonsense");
             assert_eq!(refusal.refused_part(), Some("base"));
         }
     }

@@ -162,6 +162,44 @@ pub fn read_esp_file<D: Read + Write + Seek>(
     Ok(Some(bytes))
 }
 
+/// The names of the files in a folder of the ESP; none when there is no such folder.
+///
+/// # Errors
+/// What the device says, and a partition without a FAT file system.
+pub fn list_esp<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    folder: &str,
+) -> Result<Vec<String>, EspError> {
+    let failed = |source| EspError::Io { what: format!("cannot read {folder}"), source };
+    let file_system = FileSystem::new(Window::new(device, range), FsOptions::new()).map_err(failed)?;
+    let folder = match file_system.root_dir().open_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found.map_err(failed)?,
+    };
+    let entries: Result<Vec<_>, _> = folder.iter().collect();
+    Ok(entries.map_err(failed)?.iter().filter(|e| e.is_file()).map(|e| e.file_name()).collect())
+}
+
+/// Gives a file of the ESP another name. Nothing happens to its content.
+///
+/// # Errors
+/// What the device says; also when there is no such file, or the name is taken.
+pub fn rename_esp<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    from: &str,
+    to: &str,
+) -> Result<(), EspError> {
+    let failed = |source| EspError::Io { what: format!("cannot rename {from}"), source };
+    let file_system = FileSystem::new(Window::new(&mut *device, range), FsOptions::new()).map_err(failed)?;
+    let root = file_system.root_dir();
+    root.rename(from, &root, to).map_err(failed)?;
+    drop(root);
+    file_system.unmount().map_err(failed)?;
+    device.flush().map_err(failed)
+}
+
 fn write_file<D: Read + Write + Seek>(
     file_system: &FileSystem<Window<D>>,
     file: &BootFile<'_>,
@@ -265,6 +303,21 @@ mod tests {
         assert_eq!(read(&new.path, 3).expect("read").as_deref(), Some(&b"new"[..]));
         assert_eq!(read(&old, 1 << 30).expect("read"), None);
         assert!(read(&new.path, 2).expect_err("too long").to_string().contains("more than 2 bytes"));
+    }
+
+    #[test]
+    fn an_entry_that_has_proven_itself_loses_its_counter_and_nothing_else() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let esp = disk(&file);
+        let (counted, proven) = (uki_file('a', &image(), Some(3)), uki_file('a', &image(), None));
+        let before = read_esp_file(&mut file, esp.clone(), &counted, 1 << 30).expect("read");
+        assert!(before.is_some());
+        rename_esp(&mut file, esp.clone(), &counted, &proven).expect("renamed");
+        assert_eq!(read_esp_file(&mut file, esp.clone(), &proven, 1 << 30).expect("read"), before);
+        let names = list_esp(&mut file, esp.clone(), "EFI/Linux").expect("listed");
+        assert_eq!(names, [proven.rsplit('/').next().expect("a name")]);
+        assert!(rename_esp(&mut file, esp.clone(), &counted, &proven).is_err(), "it is not there any more");
+        assert_eq!(list_esp(&mut file, esp, "no/such").expect("listed"), Vec::<String>::new());
     }
 
     #[test]

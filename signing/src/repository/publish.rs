@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::Digest as _;
 
 use super::read::{Chain, follow, newest_root, read_image};
-use super::{PublishKeys, Published, RepositoryError, TARGETS_VALID_S, TIMESTAMP_VALID_S};
+use super::{Extra, PublishKeys, Published, RepositoryError, TARGETS_VALID_S, TIMESTAMP_VALID_S};
 use crate::bundle::Bundle;
 use crate::envelope;
 use crate::fs::{self, Lock, Partial};
@@ -46,6 +46,21 @@ pub fn publish(
     keys: &PublishKeys,
     now: UnixMillis,
 ) -> Result<Published, RepositoryError> {
+    publish_with(bundle, &[], dir, root, keys, now)
+}
+
+/// Publishes a bundle, and with it files that were made of it.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_with(
+    bundle: &Bundle,
+    extra: &[Extra],
+    dir: &Path,
+    root: &[u8],
+    keys: &PublishKeys,
+    now: UnixMillis,
+) -> Result<Published, RepositoryError> {
     let publisher = Publisher::begin(dir, root, keys, now, &PUBLISHING)?;
     bundle.verify(publisher.root.keys(Role::Targets))?;
     let image = bundle.image();
@@ -70,6 +85,8 @@ pub fn publish(
     }
 
     publisher.copy_parts(bundle)?;
+    let extra = publisher.copy_extra(&image.folder(), extra)?;
+    let unchanged = unchanged && extra.iter().all(|(name, info)| listed.get(name) == Some(info));
     publisher
         .write_target(&manifest_name, &manifest_info, |out| io::Write::write_all(out, bundle.envelope()))?;
     if let (Some(chain), true) = (&publisher.chain, unchanged) {
@@ -77,6 +94,7 @@ pub fn publish(
     }
     let mut files = listed;
     files.insert(manifest_name, manifest_info);
+    files.extend(extra);
     for (name, part) in &bundle.manifest().parts {
         files.insert(format!("{}/{name}", image.folder()), TargetInfo::new(part.size, part.sha256));
     }
@@ -166,6 +184,24 @@ impl<'a> Publisher<'a> {
             self.copy_part(bundle, part, &format!("{folder}/{part}"), &info)?;
         }
         Ok(())
+    }
+
+    /// Copies files that are no parts, and says which targets they are.
+    fn copy_extra(
+        &self,
+        folder: &str,
+        extra: &[Extra],
+    ) -> Result<Vec<(String, TargetInfo)>, RepositoryError> {
+        let mut targets = Vec::new();
+        for Extra { name, path } in extra {
+            let io = |source| RepositoryError::Io { path: path.clone(), source };
+            let info = digest_of(path).map_err(io)?;
+            let target = format!("{folder}/{name}");
+            let copy = |out: &mut Partial| io::copy(&mut File::open(path)?, out).map(drop);
+            self.write_target(&target, &info, copy)?;
+            targets.push((target, info));
+        }
+        Ok(targets)
     }
 
     fn copy_part(

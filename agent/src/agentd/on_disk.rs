@@ -1,0 +1,64 @@
+//! What the daemon does on a box that has a disk: the entry of an image that was healthy loses its counter, and the
+//! intent that holds is kept for a boot in which no provisioner answers. And how a box that started without one finds
+//! it again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kiln_model::manifest::ImageRef;
+
+use crate::boot::{self, BootRecord};
+use crate::cmdline::{BootParameters, Task};
+use crate::console::{printable, say};
+use crate::disk::state::{self, Kept};
+use crate::disk::{Disk, entries};
+use crate::http::Client;
+
+/// How often a box that runs without a provisioner looks for it.
+const EVERY: Duration = Duration::from_secs(30);
+/// Bytes of the provisioner's answer at most.
+const ANSWER: u64 = 4096;
+
+/// The image is healthy: the firmware's loader need not count any more.
+pub fn bless(image: &ImageRef) {
+    let Some(disk) = Disk::find() else { return };
+    match entries::bless(&disk, image) {
+        Ok(blessed) => blessed.iter().for_each(|entry| say!("kiln: {entry} has proven itself")),
+        Err(error) => say!("kiln: {error}; the loader goes on counting"),
+    }
+}
+
+/// Keeps an intent that was verified and is obeyed, where one was kept at the boot.
+pub fn keep(parameters: &BootParameters, envelope: &[u8]) {
+    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return };
+    let kept = Kept::of(parameters, envelope);
+    if let Some(Err(why)) = kept.map(|kept| state::save(&disk, &kept)) {
+        say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
+    }
+}
+
+/// Asks the provisioner that the box knew for a boot of its own, and ends when it has one: it is written down, and
+/// the next daemon goes on with it. Functions run on meanwhile.
+pub async fn find_provisioner(mut record: BootRecord) {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let arch = crate::stage0::arch();
+    let path = format!("/boot/agent?mac={}&arch={arch}&kernel={kernel}&via=disk", record.parameters.mac);
+    let client = Client::to(record.parameters.server, String::new());
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Ok(answer) = client.get_once(&path, ANSWER, None).await else { continue };
+        let line = String::from_utf8(answer.body.unwrap_or_default()).unwrap_or_default();
+        match Task::parse(&line) {
+            Ok(Task::Run(parameters)) if parameters.machine == record.parameters.machine => {
+                record.parameters = parameters;
+                record.without_provisioner = false;
+                match boot::save(Path::new(boot::RECORD), &record) {
+                    Ok(()) => return say!("kiln: the provisioner answers again"),
+                    Err(why) => say!("kiln: writing {}: {why}", boot::RECORD),
+                }
+            }
+            Ok(_) => say!("kiln: the provisioner has something else in mind; the box runs on"),
+            Err(error) => say!("kiln: the provisioner: {}", printable(&error.to_string())),
+        }
+    }
+}
