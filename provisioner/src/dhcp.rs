@@ -300,6 +300,9 @@ impl Directory for View<'_> {
     }
 }
 
+/// Bytes of requests that wait in the kernel: some 3,000 of them.
+const REQUESTS_WAITING: usize = 4 << 20;
+
 pub(crate) fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocket, ServeError> {
     let other = |source| ServeError::Socket { service: "dhcp", what: format!("listen on {listen}"), source };
     let socket =
@@ -309,6 +312,8 @@ pub(crate) fn bind_udp(interface: &str, listen: SocketAddrV4) -> Result<UdpSocke
         .bind_device(Some(interface.as_bytes()))
         .map_err(|error| on_interface(interface, "listen on", error))?;
     socket.set_broadcast(true).map_err(other)?;
+    // A fleet that is switched on at once asks at once. Only root may go past what everybody may have.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, REQUESTS_WAITING);
     socket.bind(&listen.into()).map_err(ServeError::bind("dhcp", "serve.dhcp_port", listen.into()))?;
     UdpSocket::from_std(socket.into()).map_err(other)
 }

@@ -163,12 +163,7 @@ impl Shutdown {
 }
 
 /// Serves `router` on `listener` until `shutdown` turns true; then lets what is under way finish.
-pub async fn run<L: Accept>(
-    listener: L,
-    router: Router,
-    limits: Limits,
-    shutdown: watch::Receiver<bool>,
-) {
+pub async fn run<L: Accept>(listener: L, router: Router, limits: Limits, shutdown: watch::Receiver<bool>) {
     let mut shutdown = Shutdown(shutdown);
     let slots = Arc::new(Semaphore::new(limits.connections));
     let clients = Clients::default();

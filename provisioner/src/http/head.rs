@@ -65,7 +65,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() < LONGEST => return Ok(None),
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(HeadError::TooLong);
+        }
         Err(httparse::Error::Version) => return Err(HeadError::Version),
         Err(_) => return Err(HeadError::Malformed("it is no HTTP/1 request")),
     };
@@ -202,7 +204,9 @@ mod tests {
             let error = ask(headers).expect_err(headers);
             assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{headers:?}");
         }
-        for coding in ["gzip, chunked", "xchunked", "chunked, chunked", "identity", "chunked\r\nTransfer-Encoding: x"] {
+        for coding in
+            ["gzip, chunked", "xchunked", "chunked, chunked", "identity", "chunked\r\nTransfer-Encoding: x"]
+        {
             let error = ask(&format!("Transfer-Encoding: {coding}\r\n")).expect_err(coding);
             assert_eq!(error, HeadError::Coding, "{coding:?}");
         }

@@ -69,9 +69,6 @@ mod tests {
         assert_eq!(pace.check(start + second), Ok(()));
         pace.moved(99);
         assert_eq!(pace.check(start + second * 2 - second / 4), Ok(()), "its period is not over");
-        assert_eq!(
-            pace.check(start + second * 2),
-            Err(TooSlow { moved: 99, least: 100, period: second })
-        );
+        assert_eq!(pace.check(start + second * 2), Err(TooSlow { moved: 99, least: 100, period: second }));
     }
 }

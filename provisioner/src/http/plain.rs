@@ -36,7 +36,12 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 256 << 10;
 
 /// Serves one connection until either side ends it.
-pub async fn serve(mut stream: TcpStream, router: Router, limits: Limits, mut shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(
+    mut stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    mut shutdown: Shutdown,
+) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         let head = match read_head(&mut stream, &mut buffer, limits.head, &mut shutdown).await? {
@@ -136,8 +141,9 @@ fn may_have_body(status: StatusCode) -> bool {
 }
 
 fn head_bytes(parts: &axum::http::response::Parts) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {}\r\ndate: {}\r\n", parts.status, httpdate::fmt_http_date(SystemTime::now()))
-        .into_bytes();
+    let mut head =
+        format!("HTTP/1.1 {}\r\ndate: {}\r\n", parts.status, httpdate::fmt_http_date(SystemTime::now()))
+            .into_bytes();
     for (name, value) in &parts.headers {
         for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(piece);
@@ -194,4 +200,3 @@ async fn keeping_pace(
         }
     }
 }
-

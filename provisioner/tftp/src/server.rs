@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use tokio::io::Interest;
 use tokio::sync::mpsc;
 
@@ -20,6 +21,8 @@ use crate::worker::{Order, Worker};
 
 /// Events that may wait, beside a place for the end of every transfer.
 const EVENTS: usize = 1024;
+/// Bytes of requests that wait in the kernel: a fleet that is switched on at once asks at once.
+const REQUESTS_WAITING: usize = 4 << 20;
 /// More threads than this gain nothing: each can fill a link of 10 Gbit/s by itself.
 const MOST_THREADS: usize = 4;
 
@@ -86,7 +89,8 @@ impl Server {
         let socket = std::net::UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         sys::want_destination(socket.as_fd())?;
-        sys::large_buffer(socket.as_fd());
+        // Only root may go past what everybody may have; with less it works too.
+        let _ = set_socket_recv_buffer_size_force(&socket, REQUESTS_WAITING);
         let socket = tokio::net::UdpSocket::from_std(socket)?;
         let (events, seen) = mpsc::channel(2 * config.sessions + EVENTS);
         // Each transfer is in it once, at its end: it holds no more than there are transfers.

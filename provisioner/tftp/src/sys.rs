@@ -1,4 +1,4 @@
-//! Three things of Linux's UDP sockets that no library of ours covers.
+//! Two things of Linux's UDP sockets that no library of ours covers.
 //!
 //! The only unsafe code of this crate. Each block says why it is sound.
 #![allow(unsafe_code)]
@@ -16,15 +16,6 @@ pub fn set_segment_size(socket: BorrowedFd<'_>, size: u16) -> io::Result<()> {
 /// Asks the kernel to say with each datagram which of our addresses it was sent to.
 pub fn want_destination(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
-}
-
-/// Makes room for the requests of a whole fleet that is switched on at once. Past what the system allows to
-/// everybody only root may go; with less it works too.
-pub fn large_buffer(socket: BorrowedFd<'_>) {
-    const BYTES: i32 = 4 << 20;
-    if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BYTES).is_err() {
-        let _ = set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, BYTES);
-    }
 }
 
 /// Receives one datagram: its length, its sender, and the address it was sent to.

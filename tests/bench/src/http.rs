@@ -16,7 +16,7 @@ use client::Fetched;
 const CLIENTS: u32 = 64;
 const SIZE: u64 = 64 << 20;
 /// Times that each is measured, in turns.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 
 /// What one server sent, and what it cost.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 //! network namespaces that are removed at the end. Every load is bounded in time and count.
 //! The ratios are what counts: the numbers are those of the machine.
 
+mod boots;
 mod dhcp;
 mod error;
 mod fleet;
@@ -50,6 +51,7 @@ enum Part {
     Dhcp,
     Tftp,
     Http,
+    Boots,
 }
 
 /// Load that this program makes itself, in the clients' namespace.
@@ -61,6 +63,9 @@ enum Load {
     /// Fetches a file by HTTP.
     #[command(hide = true)]
     Http(http::client::Arguments),
+    /// Boots many machines at once.
+    #[command(hide = true)]
+    Boots(boots::client::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
     let result = match &arguments.load {
         Some(Load::Tftp(load)) => tftp::client::run(load),
         Some(Load::Http(load)) => http::client::run(load),
+        Some(Load::Boots(load)) => boots::client::run(load),
         None => bench(&arguments),
     };
     match result {
@@ -87,7 +93,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    for part in [Part::Dhcp, Part::Tftp, Part::Http] {
+    for part in [Part::Dhcp, Part::Tftp, Part::Http, Part::Boots] {
         if !arguments.only.is_empty() && !arguments.only.contains(&part) {
             continue;
         }
@@ -95,6 +101,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
             Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path()),
             Part::Tftp => tftp::measure(&wire, &arguments.tftp, &arguments.tftpd_hpa, folder.path()),
             Part::Http => http::measure(&wire, &arguments.kiln, folder.path()),
+            Part::Boots => boots::measure(&wire, &arguments.kiln, folder.path()),
         };
         match measured {
             Ok(found) => figures.extend(found),

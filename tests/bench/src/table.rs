@@ -45,11 +45,22 @@ impl Figure {
     }
 }
 
+impl Figure {
+    /// A number that stands beside no other.
+    pub fn alone(name: impl Into<String>, unit: &'static str, better: Better, ours: f64) -> Self {
+        Self { name: name.into(), unit, ours, peer: 0.0, peer_name: String::new(), ratio: 0.0, better }
+    }
+}
+
 /// The table.
 pub fn print(figures: &[Figure]) {
     println!("{:<52} {:>12} {:>12}  {:<14} {:>7}", "", "ours", "peer", "", "ratio");
     for f in figures {
         let name = format!("{} [{}]", f.name, f.unit);
+        if f.peer_name.is_empty() {
+            println!("{name:<52} {:>12.3}", f.ours);
+            continue;
+        }
         let good = match f.better {
             Better::Higher => f.ratio >= 1.0,
             Better::Lower => f.ratio <= 1.0,

@@ -22,6 +22,12 @@ const WINDOWS: [u16; 4] = [1, 4, 16, 64];
 /// Clients at once, of those that fetch the small file.
 const MANY: u32 = 100;
 
+/// Times that each cell is measured, in turns.
+const ROUNDS: usize = 3;
+
+/// Our program, and tftpd-hpa, which is where setup.sh has put it.
+type Programs<'a> = (&'a Path, &'a Path);
+
 /// A server and what it has cost so far.
 struct Contender {
     name: &'static str,
@@ -45,20 +51,34 @@ pub fn measure(wire: &Wire, ours: &Path, tftpd_hpa: &Path, folder: &Path) -> Res
         make(&root.join("file"), size)?;
         for block in BLOCKS {
             for window in WINDOWS {
-                let mut cells = Vec::new();
-                for start in [tftp_server, atftpd, dnsmasq] {
-                    let contender = start(wire, ours, &root)?;
-                    cells.extend(load(wire, &contender, (block, window), clients)?);
+                let mut cells: Vec<Cell> = Vec::new();
+                for _ in 0..ROUNDS {
+                    for start in [tftp_server, atftpd, dnsmasq, hpa] {
+                        let contender = start(wire, (ours, tftpd_hpa), &root)?;
+                        cells.extend(load(wire, &contender, (block, window), clients)?);
+                    }
                 }
-                if tftpd_hpa.exists() {
-                    let contender = hpa(wire, tftpd_hpa, &root)?;
-                    cells.extend(load(wire, &contender, (block, window), clients)?);
-                }
+                let cells = best_of_each(cells);
                 figures.extend(compare(&cells, &format!("blksize {block} windowsize {window}, {clients}×")));
             }
         }
     }
     Ok(figures)
+}
+
+/// The best round of each server: whatever else this machine does only takes away.
+fn best_of_each(cells: Vec<Cell>) -> Vec<Cell> {
+    let mut best: Vec<Cell> = Vec::new();
+    for cell in cells {
+        match best.iter_mut().find(|known| known.name == cell.name) {
+            Some(known) => {
+                known.speed = known.speed.max(cell.speed);
+                known.cpu = known.cpu.min(cell.cpu);
+            }
+            None => best.push(cell),
+        }
+    }
+    best
 }
 
 /// Ours beside the best of those that granted the options: the fastest, and the thriftiest.
@@ -100,19 +120,19 @@ fn load(
     Ok(Some(Cell { name, speed, cpu }))
 }
 
-fn tftp_server(wire: &Wire, program: &Path, root: &Path) -> Result<Contender> {
+fn tftp_server(wire: &Wire, (program, _): Programs<'_>, root: &Path) -> Result<Contender> {
     let mut command = wire.server(&absolute(program)?.display().to_string());
     command.arg(format!("{SERVER}:69")).arg(root.join("file"));
     start("tftp-server", &mut command, root)
 }
 
-fn atftpd(wire: &Wire, _: &Path, root: &Path) -> Result<Contender> {
+fn atftpd(wire: &Wire, _: Programs<'_>, root: &Path) -> Result<Contender> {
     let mut command = wire.server("atftpd");
     command.args(["--daemon", "--no-fork", "--user", "root", "--group", "root", "--maxthread", "256"]);
     start("atftpd", command.args(["--bind-address", SERVER, "--logfile", "-"]).arg(root), root)
 }
 
-fn dnsmasq(wire: &Wire, _: &Path, root: &Path) -> Result<Contender> {
+fn dnsmasq(wire: &Wire, _: Programs<'_>, root: &Path) -> Result<Contender> {
     let mut command = wire.server("dnsmasq");
     command.args([
         "--keep-in-foreground",
@@ -126,7 +146,7 @@ fn dnsmasq(wire: &Wire, _: &Path, root: &Path) -> Result<Contender> {
     start("dnsmasq", &mut command, root)
 }
 
-fn hpa(wire: &Wire, program: &Path, root: &Path) -> Result<Contender> {
+fn hpa(wire: &Wire, (_, program): Programs<'_>, root: &Path) -> Result<Contender> {
     let mut command = wire.server(&absolute(program)?.display().to_string());
     command.args(["-L", "-u", "root", "-s", "-a", &format!("{SERVER}:69")]).arg(root);
     start("tftpd-hpa", &mut command, root)
@@ -146,6 +166,12 @@ fn start(name: &'static str, command: &mut Command, root: &Path) -> Result<Conte
 
 /// A file of bytes that do not repeat soon.
 fn make(path: &Path, size: u64) -> Result<()> {
+    let bytes = noise(usize::try_from(size).unwrap_or(0));
+    std::fs::write(path, bytes).map_err(Error::io(path.display().to_string()))
+}
+
+/// Bytes that do not repeat soon; a multiple of eight of them.
+pub fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = (0..size / 8).flat_map(|_| {
         // Xorshift: cheap and not compressible.
@@ -154,6 +180,5 @@ fn make(path: &Path, size: u64) -> Result<()> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    let bytes: Vec<u8> = words.collect();
-    std::fs::write(path, bytes).map_err(Error::io(path.display().to_string()))
+    words.collect()
 }

@@ -44,6 +44,12 @@ impl Wire {
         Ok(wire)
     }
 
+    /// Makes the clients' side answer for every address of `network`, so that each client can have its own.
+    pub fn answer_for(&self, network: &str) -> Result<()> {
+        let mut command = Command::new("ip");
+        run(command.args(["-n", &self.clients, "route", "add", "local", network, "dev", "load0"])).map(drop)
+    }
+
     /// A command in the servers' namespace.
     pub fn server(&self, program: &str) -> Command {
         inside(&self.servers, program)

@@ -33,6 +33,8 @@ pub struct Fetched {
     pub seconds: f64,
     /// How often a client had to say something twice.
     pub retries: u64,
+    /// Whether every client has its last block.
+    pub whole: bool,
 }
 
 /// Fetches, and writes a [`Fetched`].
@@ -40,23 +42,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let Arguments { server, block, window, clients } = *arguments;
     let threads: Vec<_> = (0..clients)
-        .map(|_| thread::spawn(move || Client::open(server, block, window)?.fetch(start + LONGEST)))
+        .map(|_| {
+            let open =
+                move || Client::open((Ipv4Addr::UNSPECIFIED, PATIENCE), server, "file", (block, window));
+            thread::spawn(move || open()?.fetch(start + LONGEST))
+        })
         .collect();
-    let mut all = Fetched { granted: true, bytes: 0, seconds: 0.0, retries: 0 };
+    let mut all = Fetched { granted: true, bytes: 0, seconds: 0.0, retries: 0, whole: true };
     for thread in threads {
         let one = thread.join().map_err(|_| Error::io("a client")(std::io::Error::other("it panicked")))?;
         let one = one.map_err(Error::io("tftp client"))?;
         all.granted &= one.granted;
         all.bytes += one.bytes;
         all.retries += one.retries;
+        all.whole &= one.whole;
     }
     all.seconds = start.elapsed().as_secs_f64();
     println!("{}", serde_json::to_string(&all).map_err(|e| Error::io("answer")(e.into()))?);
     Ok(())
 }
 
-struct Client {
+/// One client.
+pub struct Client {
     socket: UdpSocket,
+    name: String,
     server: Ipv4Addr,
     block: u16,
     window: u16,
@@ -65,14 +74,21 @@ struct Client {
 }
 
 impl Client {
-    fn open(server: Ipv4Addr, block: u16, window: u16) -> std::io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, server, block, window, peer: None })
+    /// A client at an address, which says again what it has when nothing came for so long.
+    pub fn open(
+        (from, patience): (Ipv4Addr, Duration),
+        server: Ipv4Addr,
+        name: &str,
+        (block, window): (u16, u16),
+    ) -> std::io::Result<Self> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.set_read_timeout(Some(patience))?;
+        Ok(Self { socket, name: name.to_owned(), server, block, window, peer: None })
     }
 
-    fn fetch(mut self, until: Instant) -> std::io::Result<Fetched> {
-        let mut fetched = Fetched { granted: false, bytes: 0, seconds: 0.0, retries: 0 };
+    /// Fetches until the last block or the end of its time.
+    pub fn fetch(mut self, until: Instant) -> std::io::Result<Fetched> {
+        let mut fetched = Fetched { granted: false, bytes: 0, seconds: 0.0, retries: 0, whole: false };
         let mut buffer = vec![0; usize::from(self.block) + 4];
         // The last block that came in its order, and how many since the last ACK.
         let (mut last, mut unanswered) = (0_u16, 0_u16);
@@ -100,9 +116,11 @@ impl Client {
                 }
                 [0, 3, high, low, data @ ..] if fetched.granted => {
                     if u16::from_be_bytes([*high, *low]) != last.wrapping_add(1) {
+                        // A block from before is the server's repetition, not ours.
+                        let ahead = u16::from_be_bytes([*high, *low]).wrapping_sub(last) < 0x8000;
                         if !told {
                             (told, unanswered) = (true, 0);
-                            fetched.retries += 1;
+                            fetched.retries += u64::from(ahead);
                             self.acknowledge(last)?;
                         }
                         continue;
@@ -116,6 +134,7 @@ impl Client {
                         self.acknowledge(last)?;
                     }
                     if ended {
+                        fetched.whole = true;
                         return Ok(fetched);
                     }
                 }
@@ -130,10 +149,10 @@ impl Client {
     }
 
     fn request(&self) -> std::io::Result<()> {
-        let (block, window) = (self.block, self.window);
-        let mut request = format!("\0\x01file\0octet\0blksize\0{block}\0");
+        let Self { name, block, window, .. } = self;
+        let mut request = format!("\0\x01{name}\0octet\0blksize\0{block}\0");
         // A window of one is not asked for: servers that know no windows have it as well.
-        if window > 1 {
+        if *window > 1 {
             request.push_str(&format!("windowsize\0{window}\0"));
         }
         self.socket.send_to(request.as_bytes(), (self.server, 69)).map(drop)
