@@ -59,6 +59,11 @@ impl Db {
         Self { store }
     }
 
+    /// The store itself, for what is no record.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     /// One record.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, DbError> {
         let entry = self.store.get(&Key::new(key)?).await?;

@@ -1,5 +1,7 @@
 //! Machines that were seen and that nobody has listed. They are shown, and get nothing to boot.
 
+use std::collections::HashMap;
+
 use kiln_model::timeline::Step;
 use kiln_model::{Format, MacAddr, UnixMillis};
 
@@ -12,6 +14,44 @@ use crate::timeline;
 const KEPT: usize = 1000;
 /// How often one machine's record is written at most.
 const QUIET_MS: u64 = 5000;
+/// Strangers that may become known in a second, and at once after a quiet time: a room of machines that are
+/// switched on together, and no more, because each one costs a write to the disk.
+const NEW_PER_S: u64 = 20;
+const NEW_AT_ONCE: u64 = 200;
+
+/// Decides which strangers are noted at all, so that made-up addresses cannot keep the store from its work.
+/// A stranger that is not noted is answered all the same, and may be noted when it is heard of again.
+#[derive(Debug, Default)]
+pub struct Newcomers {
+    /// Those that were let in, and when they were last heard of.
+    known: HashMap<MacAddr, UnixMillis>,
+    /// Thousandths of a stranger that were used up of [`NEW_AT_ONCE`], as of `since`.
+    used: u64,
+    since: UnixMillis,
+}
+
+impl Newcomers {
+    /// Whether to note what this stranger does.
+    pub fn admit(&mut self, mac: MacAddr, now: UnixMillis) -> bool {
+        if let Some(heard) = self.known.get_mut(&mac) {
+            *heard = now;
+            return true;
+        }
+        self.used = self.used.saturating_sub(now.since(self.since).saturating_mul(NEW_PER_S));
+        self.since = now;
+        if self.used + 1000 > NEW_AT_ONCE * 1000 {
+            return false;
+        }
+        self.used += 1000;
+        if self.known.len() >= KEPT
+            && let Some(oldest) = self.known.iter().min_by_key(|(_, heard)| **heard).map(|(mac, _)| *mac)
+        {
+            self.known.remove(&oldest);
+        }
+        self.known.insert(mac, now);
+        true
+    }
+}
 
 /// Notes that `mac` was seen. Its timeline goes on beside it.
 pub async fn seen(server: &Server, mac: MacAddr, seen: String, now: UnixMillis) {
@@ -75,4 +115,41 @@ pub fn timeline_of(server: &Server, mac: MacAddr) -> String {
 /// Notes one step on the wire in the timeline of whoever has `mac`.
 pub fn note(server: &Server, mac: MacAddr, now: UnixMillis, step: Step, detail: impl Into<String>) {
     server.timelines.note(timeline_of(server, mac), now, None, step, detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_up(n: u32) -> MacAddr {
+        let [a, b, c, d] = n.to_be_bytes();
+        MacAddr([2, 0, a, b, c, d])
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_noted_in_part_and_remembered_in_bounds() {
+        let mut newcomers = Newcomers::default();
+        let second = |n: u64| UnixMillis(1_000_000 + n * 1000);
+        let admitted = (0..100_000).filter(|n| newcomers.admit(made_up(*n), second(0))).count();
+        assert_eq!(admitted, 200);
+        // Who is known stays so; others come in with time, as many as the rate lets in.
+        assert!(newcomers.admit(made_up(7), second(0)));
+        let later = (100_000..200_000).filter(|n| newcomers.admit(made_up(*n), second(3))).count();
+        assert_eq!(later, 60);
+        for n in 0..5000 {
+            newcomers.admit(made_up(1_000_000 + n), second(10 + u64::from(n)));
+        }
+        assert_eq!(newcomers.known.len(), KEPT);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_nobody_in_for_it_and_keeps_nobody_out_for_ever() {
+        let mut newcomers = Newcomers::default();
+        let admitted = |newcomers: &mut Newcomers, from: u32, at: u64| {
+            (from..from + 1000).filter(|n| newcomers.admit(made_up(*n), UnixMillis(at))).count()
+        };
+        assert_eq!(admitted(&mut newcomers, 0, 9_000_000), 200);
+        assert_eq!(admitted(&mut newcomers, 1000, 1_000_000), 0);
+        assert_eq!(admitted(&mut newcomers, 2000, 1_001_000), 20);
+    }
 }

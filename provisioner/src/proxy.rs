@@ -9,8 +9,7 @@ use std::time::Duration;
 use kiln_dhcp::{Destination, Effect, Inbound, ServerConfig};
 use tokio::net::UdpSocket;
 
-use crate::dhcp::leases::Leases;
-use crate::dhcp::{View, bind_udp, note};
+use crate::dhcp::{View, bind_udp, note, on_interface};
 use crate::error::ServeError;
 use crate::server::{Server, now};
 
@@ -20,18 +19,20 @@ const BOOT_SERVER_PORT: u16 = 4011;
 pub struct BootServer {
     udp: UdpSocket,
     server: Arc<Server>,
-    leases: Arc<Leases>,
 }
 
 impl BootServer {
     /// Binds the port; none on a test's DHCP port, since 4011 is one for all.
-    pub fn bind(server: &Arc<Server>, leases: &Arc<Leases>) -> Result<Option<Self>, ServeError> {
+    pub fn bind(server: &Arc<Server>) -> Result<Option<Self>, ServeError> {
         let serve = &server.serve;
         if serve.dhcp_port != 67 {
             return Ok(None);
         }
-        let udp = bind_udp(&serve.interface, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, BOOT_SERVER_PORT))?;
-        Ok(Some(Self { udp, server: Arc::clone(server), leases: Arc::clone(leases) }))
+        let listen = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, BOOT_SERVER_PORT);
+        let socket = bind_udp(&serve.interface, listen)?;
+        let udp = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket.into()));
+        let udp = udp.map_err(|error| on_interface(&serve.interface, "listen on", error))?;
+        Ok(Some(Self { udp, server: Arc::clone(server) }))
     }
 
     /// Answers until it is dropped.
@@ -46,11 +47,7 @@ impl BootServer {
             let bytes = buffer.get(..length).unwrap_or_default();
             let input = Inbound { bytes, source, local: self.server.serve.address };
             let now = now();
-            let effects = {
-                let leases = self.leases.held();
-                let view = View { server: &self.server, fleet: self.server.fleet(), leases };
-                core.boot_service(&input, now, &view)
-            };
+            let effects = { core.boot_service(&input, now, &View::new(&self.server)) };
             for effect in effects {
                 match effect {
                     Effect::Send(reply) => self.send(&reply.bytes, reply.to, source.ip()).await,

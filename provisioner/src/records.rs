@@ -1,9 +1,7 @@
 //! What the server keeps in the store: one type for each key. ARCHITECTURE.md, "The server", lists the keys.
 //!
-//! Every record is JSON with `format`; the ledger is `kiln-boot`'s own type, a rollout's state is
+//! Every record is JSON with `format`, but for the leases (`dhcp::log`); the ledger is `kiln-boot`'s own type, a rollout's state is
 //! `kiln-rollout`'s.
-
-use std::net::Ipv4Addr;
 
 use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
@@ -15,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// The keys of the store.
 pub mod key {
-    use super::{ImageId, Ipv4Addr, MacAddr, MachineName, RolloutId, Sha256, UnixMillis};
+    use super::{ImageId, MacAddr, MachineName, RolloutId, Sha256, UnixMillis};
 
     /// The desired state.
     pub const FLEET: &str = "fleet";
@@ -27,12 +25,16 @@ pub mod key {
     pub const DISCOVERED: &str = "discovered/";
     /// Before every failed image's key.
     pub const FAILED_IMAGES: &str = "image/failed/";
+    /// Before every key of the leases; `dhcp::log` says what is in them.
+    pub const LEASES: &str = "lease/";
+    /// Which chunk of the leases comes next.
+    pub const LEASE_HEAD: &str = "lease/head";
+    /// Before every chunk of the leases.
+    pub const LEASE_LOG: &str = "lease/log/";
     /// Before every install's key.
     pub const INSTALLS: &str = "install/";
     /// Before every ledger's key.
     pub const LEDGERS: &str = "ledger/";
-    /// Before every lease's key by address.
-    pub const LEASES: &str = "lease/ip/";
 
     /// [`super::MachineRecord`].
     pub fn machine(name: &MachineName) -> String {
@@ -79,14 +81,9 @@ pub mod key {
         format!("token/{digest}")
     }
 
-    /// [`super::LeaseRecord`], by address.
-    pub fn lease_ip(address: Ipv4Addr) -> String {
-        format!("{LEASES}{address}")
-    }
-
-    /// [`super::LeaseRecord`], by owner.
-    pub fn lease_owner(mac: MacAddr) -> String {
-        format!("lease/owner/{mac}")
+    /// One chunk of the leases: 20 digits, so that the order of keys is the order of writing.
+    pub fn lease_chunk(number: u64) -> String {
+        format!("{LEASE_LOG}{number:020}")
     }
 
     /// Before every entry of one timeline; `whose` is a machine's name or a MAC address.
@@ -284,20 +281,6 @@ pub struct TokenRecord {
     pub image: ImageRef,
     /// When.
     pub created: UnixMillis,
-}
-
-/// `lease/ip/IP` and `lease/owner/MAC`: the same record under both keys, always written together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LeaseRecord {
-    /// Version of this record.
-    pub format: Format<1>,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Whose it is; none while a client has declined it.
-    pub owner: Option<MacAddr>,
-    /// Until when it is kept: longer than the client was told, so that a lost answer harms nobody.
-    pub expires: UnixMillis,
 }
 
 /// `image/failed/ID`: an image that is not tried again by itself.

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::ServerConfig;
-use crate::dhcp::leases::Leases;
 use crate::error::ServeError;
 use crate::http::accept::{Limits, run as serve_http};
 use crate::menus::Standings;
@@ -34,9 +33,8 @@ const REPOSITORY_POLL: Duration = Duration::from_secs(1);
 pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let socket = config.socket();
     let (server, writer) = prepare(config, &socket).await?;
-    let leases = Arc::new(Leases::load(&server.db).await.map_err(|e| ServeError::Record(e.to_string()))?);
-    server.set_leases(&leases);
-    let bound = Bound::new(&server, &leases, &socket).await?;
+    server.leases.load(&server.db).await.map_err(|e| ServeError::Record(e.to_string()))?;
+    let bound = Bound::new(&server, &socket).await?;
     let serve = &server.serve;
     let (dhcp, tftp) = (serve.dhcp_port, serve.tftp_port);
     tracing::info!(
@@ -47,7 +45,7 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
         socket.display()
     );
     let writing = tokio::spawn(writer.run(server.db.clone()));
-    let result = bound.run(server, leases, shutdown).await;
+    let result = bound.run(server, shutdown).await;
     // The last entries of the timelines; the writer ends when nobody can send to it any more.
     finish(writing).await;
     if let Err(error) = fs::remove_file(&socket) {
@@ -93,9 +91,9 @@ struct Bound {
 }
 
 impl Bound {
-    async fn new(server: &Arc<Server>, leases: &Arc<Leases>, socket: &Path) -> Result<Self, ServeError> {
-        let dhcp = dhcp::Driver::bind(Arc::clone(server), Arc::clone(leases))?;
-        let boot_server = proxy::BootServer::bind(server, leases)?;
+    async fn new(server: &Arc<Server>, socket: &Path) -> Result<Self, ServeError> {
+        let dhcp = dhcp::Driver::bind(Arc::clone(server))?;
+        let boot_server = proxy::BootServer::bind(server)?;
         let rogue = rogue::Watch::bind(server);
         let dhcp6 = dhcp6::Driver::bind(server).await?;
         let tftp = tftp::bind(server)?;
@@ -111,7 +109,6 @@ impl Bound {
     async fn run(
         self,
         server: Arc<Server>,
-        leases: Arc<Leases>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
@@ -123,7 +120,7 @@ impl Bound {
         graceful.spawn(serve_http(self.api, routes, Limits::default(), stopping.clone()));
         let tftp_stop = stopped(stopping.clone());
         graceful.spawn(self.tftp.tftp.run(tftp_stop));
-        endless.spawn(tftp::note_events(Arc::clone(&server), leases, self.tftp.events));
+        endless.spawn(tftp::note_events(Arc::clone(&server), self.tftp.events));
         endless.spawn(self.dhcp.run());
         self.boot_server.map(|boot_server| endless.spawn(boot_server.run()));
         self.rogue.map(|rogue| endless.spawn(rogue.run()));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_model::fleet::{MachineSpec, Serve};
@@ -36,6 +36,8 @@ pub struct Server {
     pub standings: Standings,
     /// How often machines may do what costs a write.
     pub limits: Limits,
+    /// Who has which address.
+    pub leases: Leases,
     /// What was seen of each machine.
     pub timelines: Timelines,
     /// Signs intents.
@@ -45,7 +47,6 @@ pub struct Server {
     /// Held while a desired state is put into force.
     pub applying: tokio::sync::Mutex<()>,
     fleet: RwLock<Arc<FleetState>>,
-    leases: OnceLock<Arc<Leases>>,
 }
 
 impl Server {
@@ -62,24 +63,19 @@ impl Server {
             catalog: Arc::new(Catalog::new(kiln.repository, root)),
             standings: Standings::default(),
             limits: Limits::default(),
+            leases: Leases::default(),
             timelines,
             signer: Signer::new(key),
             rogues: Rogues::default(),
             applying: tokio::sync::Mutex::default(),
             fleet: RwLock::new(Arc::new(config.fleet)),
-            leases: OnceLock::new(),
         };
         Ok((Arc::new(server), writer))
     }
 
     /// The leases, once they are read.
-    pub fn leases(&self) -> Option<Arc<Leases>> {
-        self.leases.get().map(Arc::clone)
-    }
-
-    /// Hands over the leases that were read; once.
-    pub fn set_leases(&self, leases: &Arc<Leases>) {
-        let _ = self.leases.set(Arc::clone(leases));
+    pub fn leases(&self) -> Option<&Leases> {
+        Some(&self.leases)
     }
 
     /// The desired state in force.

@@ -9,7 +9,6 @@ use kiln_model::timeline::Step;
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
 use tokio::sync::mpsc::Receiver;
 
-use crate::dhcp::leases::Leases;
 use crate::discovery;
 use crate::error::ServeError;
 use crate::server::{Server, now};
@@ -54,7 +53,7 @@ impl Source for LoaderFiles {
 }
 
 /// Puts what happens to transfers into the timelines of those who asked.
-pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: Receiver<Event>) {
+pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
     while let Some(event) = events.recv().await {
         let (client, step, detail) = match event {
             Event::Started { client, name, length } => {
@@ -73,15 +72,15 @@ pub async fn note_events(server: Arc<Server>, leases: Arc<Leases>, mut events: R
                 ),
             },
         };
-        match owner(&server, &leases, client.ip().to_owned()) {
+        match owner(&server, client.ip().to_owned()) {
             Some(mac) => discovery::note(&server, mac, now(), step, detail),
             None => tracing::info!(%client, %step, "tftp: {detail}"),
         }
     }
 }
 
-fn owner(server: &Server, leases: &Leases, address: Ipv4Addr) -> Option<MacAddr> {
-    let leased = leases.held().at(address).map(|lease| lease.owner);
+fn owner(server: &Server, address: Ipv4Addr) -> Option<MacAddr> {
+    let leased = server.leases.held().at(address).map(|lease| lease.owner);
     leased.or_else(|| server.fleet().machine_by_address(address).map(|m| m.mac))
 }
 

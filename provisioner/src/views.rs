@@ -8,7 +8,7 @@ use kiln_model::timeline::TimelineEntry;
 use kiln_model::{Generation, MacAddr, UnixMillis};
 
 use crate::db::DbError;
-use crate::records::{DiscoveredRecord, LeaseRecord, MachineRecord, ReportRecord, TimelineRecord, Told, key};
+use crate::records::{DiscoveredRecord, MachineRecord, ReportRecord, TimelineRecord, Told, key};
 use crate::server::Server;
 
 /// After how long without a report a machine is silent: agents report every few seconds.
@@ -38,7 +38,7 @@ impl Server {
         let ledger: Option<Ledger> = self.db.get(&key::ledger(name)).await?;
         let record: Option<MachineRecord> = self.db.get(&key::machine(name)).await?;
         let report: Option<ReportRecord> = self.db.get(&key::report(name)).await?;
-        let lease: Option<LeaseRecord> = self.db.get(&key::lease_owner(machine.mac)).await?;
+        let lease = self.leases.held().of(machine.mac);
         let state = state(record.as_ref(), report.as_ref(), now);
         let boot = record.as_ref().and_then(|r| r.boot.as_ref());
         // What an earlier boot reported is not how the machine is now.
@@ -89,7 +89,7 @@ impl Server {
     }
 
     async fn discovered_view(&self, mac: MacAddr, record: DiscoveredRecord) -> Result<MachineView, DbError> {
-        let lease: Option<LeaseRecord> = self.db.get(&key::lease_owner(mac)).await?;
+        let lease = self.leases.held().of(mac);
         Ok(MachineView {
             name: None,
             mac,

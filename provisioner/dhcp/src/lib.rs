@@ -20,6 +20,7 @@
 //! | [`dialect`] | each kind of client: how it is recognised, what its reply carries; data |
 //! | [`directory`] | what the core asks its driver |
 //! | [`probe`] | looking for somebody on an address before it is given away |
+//! | [`limits`] | how much strangers may ask for, by the port that they are plugged in |
 //! | [`server`] | the state machine of RFC 2131, section 4.3 |
 //! | [`wire`] | Ethernet frames for clients that cannot answer ARP yet |
 //!
@@ -29,6 +30,7 @@
 pub mod dialect;
 pub mod directory;
 pub mod facts;
+pub mod limits;
 mod offers;
 pub mod packet;
 mod pool;

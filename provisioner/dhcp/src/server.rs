@@ -26,6 +26,7 @@ use kiln_model::{MacAddr, UnixMillis};
 
 use crate::directory::Directory;
 use crate::facts::ClientFacts;
+use crate::limits::{Counted, Limits};
 use crate::offers::Offers;
 use crate::packet::{ASKING, MessageKind, Request, code};
 use crate::probe::{Budget, Probe};
@@ -182,12 +183,13 @@ pub struct Server {
     config: ServerConfig,
     offers: Offers,
     probes: Budget,
+    limits: Limits,
 }
 
 impl Server {
     /// A server that has offered nothing yet.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, offers: Offers::default(), probes: Budget::default() }
+        Self { config, offers: Offers::default(), probes: Budget::default(), limits: Limits::default() }
     }
 
     /// What to do about one datagram. What is not for us, or is no DHCP at all, has no effects.
@@ -205,6 +207,9 @@ impl Server {
         if exchange.proxied() {
             return proxy(&exchange);
         }
+        if !self.within_limits(&exchange) {
+            return Vec::new();
+        }
         match request.kind {
             MessageKind::Discover => self.discover(&exchange),
             MessageKind::Request => self.request(&exchange),
@@ -213,6 +218,11 @@ impl Server {
             MessageKind::Inform => inform(&exchange),
             MessageKind::Offer | MessageKind::Ack | MessageKind::Nak => Vec::new(),
         }
+    }
+
+    /// The client's lease is in the directory, or was refused: nothing needs to be held for it any more.
+    pub fn settled(&mut self, client: MacAddr) {
+        self.offers.forget(client);
     }
 
     /// What to do about a datagram that came to the boot server's port 4011 (PXE 2.1, section 2.2.4). It gives
@@ -230,6 +240,18 @@ impl Server {
             return Vec::new();
         }
         answered(&exchange, Step::Request, Step::Ack, exchange.boot_service())
+    }
+
+    /// How many packets were not answered because too many came from one place.
+    pub fn refused(&self) -> u64 {
+        self.limits.refused()
+    }
+
+    fn within_limits(&mut self, exchange: &Exchange<'_>) -> bool {
+        let relay = exchange.client.relay.as_ref();
+        let declines = exchange.request.kind == MessageKind::Decline;
+        (exchange.known() || self.limits.admit(Counted::Strangers, relay, exchange.now))
+            && (!declines || self.limits.admit(Counted::Declines, relay, exchange.now))
     }
 
     fn discover(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {

@@ -8,7 +8,6 @@ use kiln_model::fleet::MachineSpec;
 use kiln_model::intent::Ipv4Cidr;
 
 use crate::http::HttpError;
-use crate::records::{LeaseRecord, key};
 use crate::server::Server;
 
 /// A box that asks: by the address it boots from, with what is reserved for it.
@@ -35,12 +34,12 @@ impl Server {
     /// from a lease, and nobody else may hold that one.
     pub async fn refuse_strangers(&self, asker: Asker) -> Result<(), HttpError> {
         let Some(peer) = asker.peer else { return Ok(()) };
-        let leased = self.lease(key::lease_owner(asker.mac)).await?.map(|l| l.address);
+        let leased = self.leases.held().of(asker.mac).map(|l| l.address);
         let own: Vec<IpAddr> = asker.reserved.into_iter().chain(leased).map(IpAddr::V4).collect();
         let stranger = match peer {
             _ if !own.is_empty() => !own.contains(&peer),
             IpAddr::V4(peer) => {
-                let holder = self.lease(key::lease_ip(peer)).await?.and_then(|l| l.owner);
+                let holder = self.leases.held().at(peer).map(|l| l.owner);
                 let reserved = self.fleet().machine_by_address(peer).is_some();
                 reserved || holder.is_some_and(|mac| mac != asker.mac)
             }
@@ -57,7 +56,7 @@ impl Server {
     /// The address a box has, with its network's prefix, and its router: its own one, its lease's, or the one
     /// it asks from when that is in one of our networks.
     pub async fn address_of(&self, asker: Asker) -> Result<Option<(Ipv4Cidr, Option<Ipv4Addr>)>, HttpError> {
-        let lease = self.lease(key::lease_owner(asker.mac)).await?;
+        let lease = self.leases.held().of(asker.mac);
         let peer = match asker.peer {
             Some(IpAddr::V4(address)) => Some(address),
             _ => None,
@@ -78,7 +77,7 @@ impl Server {
         if let Some(machine) = fleet.machine_by_address(peer) {
             return Ok(Some(machine.clone()));
         }
-        let holder = self.lease(key::lease_ip(peer)).await?.and_then(|lease| lease.owner);
+        let holder = self.leases.held().at(peer).map(|lease| lease.owner);
         Ok(holder.and_then(|mac| fleet.machine_by_mac(mac).cloned()))
     }
 
@@ -88,11 +87,7 @@ impl Server {
             return Ok(Some(machine.name.to_string()));
         }
         let Some(IpAddr::V4(peer)) = peer else { return Ok(None) };
-        let holder = self.lease(key::lease_ip(peer)).await?.and_then(|lease| lease.owner);
+        let holder = self.leases.held().at(peer).map(|lease| lease.owner);
         Ok(holder.map(|mac| mac.to_string()))
-    }
-
-    async fn lease(&self, key: String) -> Result<Option<LeaseRecord>, HttpError> {
-        self.db.get(&key).await.map_err(HttpError::ours)
     }
 }

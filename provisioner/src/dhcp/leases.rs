@@ -1,244 +1,255 @@
-//! Leases: the read view beside the store that answers without waiting, and the transactions behind it.
+//! Leases: the view in memory that answers without waiting, and the log in the store behind it.
 //!
-//! `lease/ip/IP` and `lease/owner/MAC` always say the same: they are written in one transaction, so an address
-//! has one owner and an owner one address, whatever several servers do at once.
+//! An address has one owner and an owner one address, whatever several servers do at once: each change is decided
+//! on all leases that there are, and stored only when nobody has stored another one meanwhile (`log.rs`). Many
+//! changes go into one transaction, so they share one wait for the disk.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
-use kiln_dhcp::{Lease, LeaseCommit};
-use kiln_model::{Format, MacAddr, UnixMillis};
+use kiln_model::UnixMillis;
+use kiln_store::{Entry, Key, KeyRange, Query, Revision, StoreError, Test, Txn};
+use tokio::sync::Mutex;
 
+use super::log;
+use super::plan::{Ask, Plan, Verdict};
+use super::table::{Record, Table};
 use crate::db::{Db, DbError};
-use crate::records::{LeaseRecord, key};
+use crate::records::key;
 
-/// Why a lease was not committed.
+/// How often a group is decided anew because another server stored something else first.
+const ATTEMPTS: usize = 64;
+/// Dead chunks that one transaction removes.
+const REMOVED: usize = 16;
+/// Another server's leases are looked at no more often.
+const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Why leases could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// Somebody else has the address.
-    #[error("{address} belongs to another client; this one gets another address when it asks again")]
-    Taken {
-        /// The address.
-        address: Ipv4Addr,
-    },
     /// The store.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The stored leases are another version's.
+    #[error("the leases in the store cannot be read: `{key}`: {source}")]
+    Chunk {
+        /// Where.
+        key: Key,
+        /// Why.
+        source: log::ChunkError,
+    },
+    /// Other servers store leases all the time.
+    #[error("other servers changed the leases {ATTEMPTS} times in a row; the clients will ask again")]
+    Contended,
 }
 
-/// Every lease, in memory.
+impl From<StoreError> for LeaseError {
+    fn from(error: StoreError) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+/// Every lease.
 #[derive(Debug, Default)]
-pub struct Leases(RwLock<Held>);
+pub struct Leases {
+    shown: RwLock<Held>,
+    /// Held from a decision until it is stored and shown.
+    writing: Mutex<()>,
+}
 
 /// The leases as of one moment.
 #[derive(Debug, Default)]
 pub struct Held {
-    by_address: BTreeMap<Ipv4Addr, LeaseRecord>,
-    by_owner: HashMap<MacAddr, Ipv4Addr>,
+    table: Table,
+    /// The revision that wrote the newest chunk of `table`; none when there is no chunk.
+    head: Option<Revision>,
+    /// The number of the next chunk.
+    next: u64,
 }
 
-impl Held {
-    /// The lease of `mac`, expired or not.
-    pub fn of(&self, mac: MacAddr) -> Option<Lease> {
-        self.by_owner.get(&mac).and_then(|address| self.at(*address))
-    }
+impl std::ops::Deref for Held {
+    type Target = Table;
 
-    /// The lease on `address`, expired or not.
-    pub fn at(&self, address: Ipv4Addr) -> Option<Lease> {
-        let record = self.by_address.get(&address)?;
-        Some(Lease { address, owner: record.owner?, expires: record.expires })
+    fn deref(&self) -> &Table {
+        &self.table
     }
+}
 
-    /// Until when `address` is kept unused.
-    pub fn quarantined_until(&self, address: Ipv4Addr) -> Option<UnixMillis> {
-        self.by_address.get(&address).filter(|r| r.owner.is_none()).map(|r| r.expires)
-    }
-
-    fn set(&mut self, record: LeaseRecord) {
-        self.forget(record.address);
-        if let Some(owner) = record.owner
-            && let Some(old) = self.by_owner.insert(owner, record.address)
-        {
-            self.by_address.remove(&old);
-        }
-        self.by_address.insert(record.address, record);
-    }
-
-    fn forget(&mut self, address: Ipv4Addr) {
-        let record = self.by_address.remove(&address);
-        if let Some(owner) = record.and_then(|r| r.owner)
-            && self.by_owner.get(&owner) == Some(&address)
-        {
-            self.by_owner.remove(&owner);
-        }
-    }
+/// What one transaction did to the log.
+struct Written {
+    revision: Revision,
+    records: Vec<Record>,
+    removed: Vec<(u64, Vec<Ipv4Addr>)>,
 }
 
 impl Leases {
-    /// Reads every lease from the store.
-    pub async fn load(db: &Db) -> Result<Self, DbError> {
-        let mut held = Held::default();
-        let records: Vec<(String, LeaseRecord)> = db.list(key::LEASES).await?;
-        records.into_iter().for_each(|(_, record)| held.set(record));
-        Ok(Self(RwLock::new(held)))
-    }
-
     /// The leases now. Hold it no longer than one answer takes.
     pub fn held(&self) -> RwLockReadGuard<'_, Held> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held_mut(&self) -> RwLockWriteGuard<'_, Held> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.shown.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a lease durable, unless somebody else has the address.
-    pub async fn commit(&self, db: &Db, lease: &LeaseCommit, now: UnixMillis) -> Result<(), LeaseError> {
-        let (by_ip, by_owner) = (key::lease_ip(lease.address), key::lease_owner(lease.owner));
-        // What the two keys said before names two more keys, so that nothing is left behind.
-        let at: Option<LeaseRecord> = db.get(&by_ip).await?;
-        let of: Option<LeaseRecord> = db.get(&by_owner).await?;
-        let earlier_owner = at.as_ref().and_then(|r| r.owner).filter(|owner| *owner != lease.owner);
-        let earlier_address = of.as_ref().map(|r| r.address).filter(|address| *address != lease.address);
-        let record = LeaseRecord {
-            format: Format,
-            address: lease.address,
-            owner: Some(lease.owner),
-            expires: lease.store_expires,
-        };
-        let mut keys = vec![by_ip.clone(), by_owner.clone()];
-        keys.extend(earlier_owner.map(key::lease_owner));
-        keys.extend(earlier_address.map(key::lease_ip));
-        let taken = db
-            .transact(&keys, |draft| {
-                let (at_now, of_now): (Option<LeaseRecord>, Option<LeaseRecord>) =
-                    (draft.get(&by_ip)?, draft.get(&by_owner)?);
-                let others = at_now.as_ref().is_some_and(|r| r.owner != Some(lease.owner) && r.expires > now);
-                if others || at_now != at || of_now != of {
-                    return Ok::<_, DbError>(true);
+    /// Reads what is in the store and not yet shown.
+    pub async fn load(&self, db: &Db) -> Result<(), LeaseError> {
+        let _writing = self.writing.lock().await;
+        self.catch_up(db).await
+    }
+
+    /// Shows what other servers store, for as long as it runs.
+    pub async fn follow(&self, db: &Db) -> LeaseError {
+        loop {
+            if let Err(error) = self.follow_until_lost(db).await {
+                return error;
+            }
+        }
+    }
+
+    async fn follow_until_lost(&self, db: &Db) -> Result<(), LeaseError> {
+        let newest = db.store().range(Query::prefix("").limit(0)).await?.revision;
+        self.load(db).await?;
+        let head = Key::new(key::LEASE_HEAD).map_err(DbError::from)?;
+        let mut watch = db.store().watch(KeyRange::one(&head), newest.next()).await?;
+        loop {
+            match watch.next().await {
+                Ok(change) => {
+                    if self.held().head.is_none_or(|head| head < change.revision) {
+                        self.load(db).await?;
+                    }
                 }
-                keys.iter().for_each(|key| draft.delete(key.clone()));
-                draft.put(by_ip.clone(), &record)?;
-                draft.put(by_owner.clone(), &record)?;
-                Ok(false)
-            })
-            .await?;
-        if taken {
-            self.reload(db, lease.address).await?;
-            return Err(LeaseError::Taken { address: lease.address });
+                Err(StoreError::Compacted { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            // Most changes are our own and shown already.
+            tokio::time::sleep(FOLLOW).await;
         }
-        self.held_mut().set(record);
-        Ok(())
     }
 
-    /// Ends the lease of `owner` on `address`; until `quarantine` the address stays unused.
-    pub async fn end(
+    /// Makes all of `asks` durable in one transaction, each decided after those before it.
+    pub async fn write(&self, db: &Db, asks: &[Ask], now: UnixMillis) -> Result<Vec<Verdict>, LeaseError> {
+        let _writing = self.writing.lock().await;
+        for _ in 0..ATTEMPTS {
+            let oldest = self.oldest(db).await?;
+            let (verdicts, transaction) = self.decide(asks, now, oldest)?;
+            let Some((txn, mut written)) = transaction else { return Ok(verdicts) };
+            let outcome = db.store().txn(txn).await?;
+            if outcome.succeeded {
+                written.revision = outcome.revision;
+                self.held_mut().show(written);
+                return Ok(verdicts);
+            }
+            self.catch_up(db).await?;
+        }
+        Err(LeaseError::Contended)
+    }
+
+    /// The oldest chunk, if it should be folded into the next one.
+    async fn oldest(&self, db: &Db) -> Result<Option<(u64, Vec<Record>)>, LeaseError> {
+        let number = {
+            let held = self.held();
+            held.chunks().next().filter(|_| log::is_long(&held))
+        };
+        let Some(number) = number else { return Ok(None) };
+        let key = Key::new(key::lease_chunk(number)).map_err(DbError::from)?;
+        let entry = db.store().get(&key).await?;
+        entry.map(|entry| Ok((number, chunk(&entry)?))).transpose()
+    }
+
+    /// What is answered to `asks`, and the transaction that makes it so; none when nothing changes.
+    #[expect(clippy::type_complexity, reason = "said once")]
+    fn decide(
         &self,
-        db: &Db,
-        address: Ipv4Addr,
-        owner: MacAddr,
-        quarantine: Option<UnixMillis>,
-    ) -> Result<(), DbError> {
-        let (by_ip, by_owner) = (key::lease_ip(address), key::lease_owner(owner));
-        let keys = [by_ip.clone(), by_owner.clone()];
-        db.transact(&keys, |draft| {
-            let at: Option<LeaseRecord> = draft.get(&by_ip)?;
-            if at.is_some_and(|r| r.owner.is_some_and(|o| o != owner)) {
-                return Ok::<_, DbError>(());
-            }
-            if draft.get::<LeaseRecord>(&by_owner)?.is_some_and(|r| r.address == address) {
-                draft.delete(by_owner.clone());
-            }
-            match quarantine {
-                Some(expires) => draft
-                    .put(by_ip.clone(), &LeaseRecord { format: Format, address, owner: None, expires })?,
-                None => draft.delete(by_ip.clone()),
-            }
-            Ok(())
-        })
-        .await?;
-        self.reload(db, address).await
+        asks: &[Ask],
+        now: UnixMillis,
+        oldest: Option<(u64, Vec<Record>)>,
+    ) -> Result<(Vec<Verdict>, Option<(Txn, Written)>), LeaseError> {
+        let held = self.held();
+        let mut plan = Plan::new(&held, now);
+        let verdicts = asks.iter().map(|ask| plan.decide(ask)).collect();
+        let mut removed: Vec<(u64, Vec<Ipv4Addr>)> = Vec::new();
+        let mut kept = Vec::new();
+        if let Some((number, records)) = oldest {
+            kept = log::kept(&held, number, &records);
+            kept.retain(|record| !plan.says(record.address));
+            removed.push((number, records.iter().map(|record| record.address).collect()));
+        }
+        let mut records = plan.records();
+        if records.is_empty() {
+            return Ok((verdicts, None));
+        }
+        records.extend(kept);
+        let first = removed.first().map(|(number, _)| *number);
+        removed.extend(held.dead().filter(|n| Some(*n) != first).take(REMOVED).map(|n| (n, Vec::new())));
+        let txn = held.txn(&records, &removed).map_err(DbError::from)?;
+        Ok((verdicts, Some((txn, Written { revision: Revision::default(), records, removed }))))
     }
 
-    /// Takes over what the store says of one address.
-    async fn reload(&self, db: &Db, address: Ipv4Addr) -> Result<(), DbError> {
-        let record: Option<LeaseRecord> = db.get(&key::lease_ip(address)).await?;
-        let mut held = self.held_mut();
-        match record {
-            Some(record) => held.set(record),
-            None => held.forget(address),
+    /// Takes over what the store says and the view does not. To be called by who holds `writing`.
+    async fn catch_up(&self, db: &Db) -> Result<(), LeaseError> {
+        let stored = db.store().range(Query::prefix(key::LEASES)).await?;
+        let head = stored.entries.iter().find(|entry| entry.key.as_str() == key::LEASE_HEAD);
+        let head = head.map(|entry| entry.modified);
+        if self.held().head == head {
+            return Ok(());
         }
+        let mut chunks = Vec::new();
+        for entry in &stored.entries {
+            if let Some(number) = entry.key.as_str().strip_prefix(key::LEASE_LOG).and_then(|n| n.parse().ok())
+            {
+                chunks.push((number, entry));
+            }
+        }
+        let mut held = self.held_mut();
+        let next = held.next;
+        for (number, entry) in chunks.iter().filter(|(number, _)| *number >= next) {
+            held.table.add(*number, &chunk(entry)?);
+            held.next = number + 1;
+        }
+        let there: std::collections::BTreeSet<u64> = chunks.iter().map(|(number, _)| *number).collect();
+        let gone: Vec<u64> = held.chunks().filter(|number| !there.contains(number)).collect();
+        for number in gone {
+            let said = held.said_by(number);
+            held.table.forget(number, said);
+        }
+        held.head = head;
         Ok(())
     }
+}
+
+impl Held {
+    /// Adds `records` to the log and removes chunks from it, if nobody has changed it.
+    fn txn(&self, records: &[Record], removed: &[(u64, Vec<Ipv4Addr>)]) -> Result<Txn, kiln_store::KeyError> {
+        let head = Key::new(key::LEASE_HEAD)?;
+        let mut txn = Txn::new().when(head.clone(), self.head.map_or(Test::Absent, Test::Modified));
+        let mut number = self.next;
+        for value in log::encode(records) {
+            txn = txn.put(Key::new(key::lease_chunk(number))?, value);
+            number += 1;
+        }
+        for (number, _) in removed {
+            txn = txn.delete(&Key::new(key::lease_chunk(*number))?);
+        }
+        Ok(txn.put(head, number.to_string()))
+    }
+
+    fn show(&mut self, written: Written) {
+        for records in written.records.chunks(log::LONGEST) {
+            self.table.add(self.next, records);
+            self.next += 1;
+        }
+        for (number, addresses) in written.removed {
+            self.table.forget(number, addresses);
+        }
+        self.head = Some(written.revision);
+    }
+}
+
+fn chunk(entry: &Entry) -> Result<Vec<Record>, LeaseError> {
+    log::decode(&entry.value).map_err(|source| LeaseError::Chunk { key: entry.key.clone(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use kiln_store::{ManualClock, MemoryStore};
-
-    use super::*;
-
-    const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-    const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
-
-    fn db() -> Db {
-        Db::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::default())).expect("a store")))
-    }
-
-    fn lease(last: u8, owner: MacAddr, until: u64) -> LeaseCommit {
-        let address = Ipv4Addr::new(10, 0, 0, last);
-        LeaseCommit { address, owner, client_expires: UnixMillis(until), store_expires: UnixMillis(until) }
-    }
-
-    /// Both keys of the store and the view say the same.
-    async fn consistent(db: &Db, leases: &Leases) {
-        let by_ip: Vec<(String, LeaseRecord)> = db.list("lease/ip/").await.expect("read");
-        let by_owner: Vec<(String, LeaseRecord)> = db.list("lease/owner/").await.expect("read");
-        let owned: Vec<_> = by_ip.iter().map(|(_, r)| r).filter(|r| r.owner.is_some()).collect();
-        assert_eq!(owned.len(), by_owner.len());
-        for (_, record) in &by_owner {
-            assert!(owned.contains(&record), "{record:?}");
-            assert_eq!(
-                leases.held().of(record.owner.expect("owned")).map(|l| l.address),
-                Some(record.address)
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn an_address_has_one_owner_and_an_owner_one_address() {
-        let db = db();
-        let leases = Leases::load(&db).await.expect("read");
-        let now = UnixMillis(1000);
-        leases.commit(&db, &lease(1, A, 5000), now).await.expect("free");
-        assert!(matches!(leases.commit(&db, &lease(1, B, 5000), now).await, Err(LeaseError::Taken { .. })));
-        leases.commit(&db, &lease(2, A, 6000), now).await.expect("A moves");
-        consistent(&db, &leases).await;
-        leases.commit(&db, &lease(1, B, 5000), now).await.expect("A has left it");
-        consistent(&db, &leases).await;
-        // After its end an address goes to whoever asks, and its earlier owner has none.
-        leases.commit(&db, &lease(1, A, 9000), UnixMillis(5000)).await.expect("ended");
-        consistent(&db, &leases).await;
-        assert_eq!(leases.held().of(B), None);
-    }
-
-    #[tokio::test]
-    async fn a_declined_address_stays_unused_and_others_cannot_end_a_lease() {
-        let db = db();
-        let leases = Leases::load(&db).await.expect("read");
-        let now = UnixMillis(1000);
-        let address = Ipv4Addr::new(10, 0, 0, 1);
-        leases.commit(&db, &lease(1, A, 5000), now).await.expect("free");
-        leases.end(&db, address, B, None).await.expect("ignored");
-        assert!(leases.held().of(A).is_some());
-        leases.end(&db, address, A, Some(UnixMillis(9000))).await.expect("declined");
-        consistent(&db, &leases).await;
-        assert_eq!(leases.held().quarantined_until(address), Some(UnixMillis(9000)));
-        assert!(leases.commit(&db, &lease(1, A, 9500), now).await.is_err());
-        let again = Leases::load(&db).await.expect("read");
-        assert_eq!(again.held().quarantined_until(address), Some(UnixMillis(9000)));
-    }
-}
+mod tests;
