@@ -1,10 +1,11 @@
-//! Writes both bills of materials of a real lock, for validators: `write_sboms IMAGE.LOCK FOLDER`.
+//! Writes both bills of materials and the provenance of a real lock, for validators: `write_sboms IMAGE.LOCK FOLDER`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kiln_builder::evidence::recipe::{self, Recipe};
 use kiln_builder::evidence::{Content, FileEntry, Origin, Subject, SubjectPart};
-use kiln_builder::lock::Lock;
+use kiln_builder::lock::{Lock, LockedFile};
 use kiln_model::{PartName, Sha256};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,6 +30,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let subject = Subject { name: &name, version: &version, arch: lock.arch, lock: &lock, parts };
     std::fs::write(folder.join("sbom.spdx.json"), subject.spdx()?)?;
     std::fs::write(folder.join("sbom.cdx.json"), subject.cyclonedx()?)?;
+    let input = |name: &str| (name.to_owned(), LockedFile { size: 1, sha256: Sha256::of(name.as_bytes()) });
+    let recipe = Recipe {
+        spec: "edge-router/image.toml".to_owned(),
+        version: version.clone(),
+        profile: "generic/vm".to_owned(),
+        inputs: [recipe::AGENT, recipe::ROOT, recipe::DIRECTOR, "spec/edge-router/image.toml"]
+            .map(input)
+            .into(),
+    };
+    let provenance = subject.provenance(&recipe)?;
+    assert!(Recipe::read(&provenance)? == recipe, "what is written is read again");
+    std::fs::write(folder.join("provenance.slsa.json"), provenance)?;
     Ok(())
 }
 

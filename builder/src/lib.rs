@@ -8,6 +8,8 @@
 //! process.
 
 pub mod apt;
+pub mod archive;
+pub mod attest;
 pub mod bake;
 pub mod contents;
 pub mod cpio;
@@ -20,7 +22,10 @@ pub mod initrd;
 pub mod lock;
 pub mod modules;
 pub mod oci;
+pub mod rebuild;
 pub mod resolve;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod spec;
 pub mod squashfs;
 pub mod store;

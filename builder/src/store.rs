@@ -13,6 +13,7 @@ use kiln_model::Sha256;
 #[derive(Debug, Clone)]
 pub struct ContentStore {
     folder: PathBuf,
+    remembers: bool,
 }
 
 /// The file system refused.
@@ -38,7 +39,7 @@ impl ContentStore {
                 source,
             })?;
         }
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), remembers: true })
     }
 
     /// Where a store is when nobody says: `$KILN_CACHE`, else `$XDG_CACHE_HOME/kiln`, else
@@ -49,6 +50,12 @@ impl ContentStore {
             .or_else(|| variable("XDG_CACHE_HOME").map(|c| c.join("kiln")))
             .or_else(|| variable("HOME").map(|h| h.join(".cache/kiln")))
             .unwrap_or_else(|| std::env::temp_dir().join("kiln-cache"))
+    }
+
+    /// The same bytes, to be read only, and without what was noted: whoever asks makes everything anew.
+    #[must_use]
+    pub fn without_memory(self) -> Self {
+        Self { remembers: false, ..self }
     }
 
     /// Where it is.
@@ -78,6 +85,9 @@ impl ContentStore {
     pub fn put(&self, bytes: &[u8]) -> Result<Sha256, StoreError> {
         let digest = Sha256::of(bytes);
         let path = self.path(&digest);
+        if !self.remembers {
+            return Ok(digest);
+        }
         if std::fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64) {
             return Ok(digest);
         }
@@ -87,11 +97,15 @@ impl ContentStore {
 
     /// What was noted under `key` (the digest of everything that the noted thing depends on).
     pub fn note(&self, key: &Sha256) -> Option<Vec<u8>> {
-        std::fs::read(self.folder.join("by-key").join(key.to_string())).ok()
+        let read = || std::fs::read(self.folder.join("by-key").join(key.to_string())).ok();
+        if self.remembers { read() } else { None }
     }
 
     /// Notes something under `key`.
     pub fn set_note(&self, key: &Sha256, note: &[u8]) -> Result<(), StoreError> {
+        if !self.remembers {
+            return Ok(());
+        }
         write_whole(&self.folder.join("by-key").join(key.to_string()), note)
     }
 

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use kiln_builder::archive;
 use kiln_builder::bake::{BakeOptions, BakeReport, LockChoice, bake};
 use kiln_builder::contents::Contents;
 use kiln_builder::diff::Diff;
 use kiln_builder::evidence::Origin;
 use kiln_builder::lock::{Lock, LockedPackage};
+use kiln_builder::rebuild::{Rebuilt, rebuild};
 use kiln_builder::spec::Spec;
 use kiln_builder::store::ContentStore;
 use kiln_builder::why::why;
-use kiln_model::{Format, Sha256, UnixMillis};
+use kiln_model::{Format, PartName, Sha256, UnixMillis};
 use kiln_signing::bundle::Bundle;
 
 const IMAGE: &str = "format = 1\nname = \"x\"\nversion = \"1\"\narch = \"x86_64\"\nprofile = \"generic/vm\"\n\
@@ -131,6 +133,7 @@ impl Bench {
 
     fn options(&self) -> BakeOptions {
         BakeOptions {
+            secure_boot: None,
             spec: self.at("images/x"),
             lock: LockChoice::Beside,
             offline: true,
@@ -186,15 +189,15 @@ fn a_bundle_is_whole_and_one_template_changes_one_part() {
     let one = bench.bake(&bench.options()).expect("baked");
     let bundle = Bundle::open(&one.bundle).expect("whole");
     let names: Vec<&str> = bundle.manifest().parts.keys().map(|n| n.as_str()).collect();
-    assert_eq!(names[..2], ["base", "evidence/files.json"]);
-    assert_eq!(names[2..4], ["evidence/sbom.cdx.json", "evidence/sbom.spdx.json"]);
-    assert_eq!(names[4..], ["fn/f", "initrd", "loader/ipxe.efi", "loader/undionly.kpxe", "vmlinuz"]);
+    assert_eq!(names[..3], ["base", "evidence/files.json", "evidence/provenance.slsa.json"]);
+    assert_eq!(names[3..5], ["evidence/sbom.cdx.json", "evidence/sbom.spdx.json"]);
+    assert_eq!(names[5..], ["fn/f", "initrd", "loader/ipxe.efi", "loader/undionly.kpxe", "vmlinuz"]);
     bench.write("images/functions/f/d.conf", b"two");
     let options = BakeOptions { version: Some("2".parse().expect("a version")), ..bench.options() };
     let two = bench.bake(&options).expect("baked");
     let made: Vec<&str> = two.parts.iter().filter(|p| !p.cached).map(|p| p.name.as_str()).collect();
-    assert_eq!(made[0..2], ["evidence/files.json", "evidence/sbom.cdx.json"]);
-    assert_eq!(made[2..], ["evidence/sbom.spdx.json", "fn/f"]);
+    assert_eq!(made[0..2], ["evidence/files.json", "evidence/provenance.slsa.json"]);
+    assert_eq!(made[2..], ["evidence/sbom.cdx.json", "evidence/sbom.spdx.json", "fn/f"]);
     assert_ne!(one.image.id, two.image.id);
     assert_eq!(two.bundle.file_name().and_then(|n| n.to_str()), Some("x-2-x86_64.kiln"));
 }
@@ -255,6 +258,73 @@ fn no_image_has_a_shell() {
     bench.write("images/functions/f.toml", keep.as_bytes());
     let message = bench.refused(&bench.options());
     assert!(message.contains("`/usr/bin/sh` is a shell"), "{message}");
+}
+
+/// What `rebuild` says of a bundle, from another machine: one that has only what an archive carried there.
+fn rebuilt(bench: &Bench, bundle: &Path, there: &str) -> Result<Rebuilt, String> {
+    let bundle = Bundle::open(bundle).expect("whole");
+    let inputs = bench.at("x.inputs");
+    let list = archive::of_bundle(&bundle).expect("it says what it was made from");
+    let here = ContentStore::open(&bench.at("cache")).expect("a store");
+    archive::export(&list, &here, &inputs).map_err(|e| e.to_string())?;
+    archive::import(&inputs, &ContentStore::open(&bench.at(there)).expect("a store")).expect("read");
+    rebuild(&bundle, &bench.at(there), &|_| ()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_bundle_is_built_again_where_nothing_else_is_and_is_the_same() {
+    let bench = Bench::new();
+    bench.write("images/functions/f/motd", b"hello");
+    let function = FUNCTION.to_owned() + "\n[[file]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
+    bench.write("images/functions/f.toml", function.as_bytes());
+    bench.lock(&[("/usr/bin/d", &program()), ("/usr/share/d/data", b"data")]);
+    let report = bench.bake(&bench.options()).expect("baked");
+    // What the spec says by now is not asked: the bundle knows what it was made from.
+    bench.write("images/functions/f/d.conf", b"two");
+    std::fs::remove_file(bench.at("images/x/image.lock")).expect("removed");
+    let rebuilt = rebuilt(&bench, &report.bundle, "there").expect("built");
+    assert_eq!((rebuilt.differences.as_slice(), rebuilt.image), (&[][..], report.image));
+    let files = Contents::open(&report.bundle).expect("whole").files.expect("a list");
+    let motd = files.parts.values().flatten().find(|f| f.path == "/etc/motd").expect("there");
+    assert_eq!(motd.from, Origin::File);
+}
+
+#[test]
+fn what_comes_out_otherwise_is_told_by_part_and_path() {
+    let bench = Bench::new();
+    let honest = bench.bake(&bench.options()).expect("baked");
+    // Somebody with the key put another file into a part, and says that it was made from the same inputs.
+    let bundle = Bundle::open(&honest.bundle).expect("whole");
+    bench.write("images/functions/f/d.conf", b"evil");
+    let evil = bench.bake(&BakeOptions { output: bench.at("evil"), ..bench.options() }).expect("baked");
+    let evil = Bundle::open(&evil.bundle).expect("whole");
+    let mut manifest = evil.manifest().clone();
+    let provenance: PartName = "evidence/provenance.slsa.json".parse().expect("a name");
+    let part = bundle.manifest().parts[&provenance].clone();
+    manifest.parts.insert(provenance, part);
+    let key = kiln_signing::fleet::load_key(&bench.at("fleet/keys/targets.json")).expect("a key");
+    let envelope = kiln_signing::envelope::sign(&manifest, &[&key]).expect("signed");
+    let parts = manifest.parts.keys().map(|name| {
+        let from = if name.as_str().contains("provenance") { &bundle } else { &evil };
+        (name.clone(), from.read_part(name).expect("there"))
+    });
+    let forged = bench.at("forged.kiln");
+    kiln_signing::bundle::write_bundle(&forged, &envelope, evil.lock(), parts).expect("written");
+    let rebuilt = rebuilt(&bench, &forged, "there").expect("built");
+    let function = rebuilt.differences.iter().find(|d| d.part == "fn/f").expect("it differs");
+    assert_eq!(function.path.as_deref(), Some("/usr/share/kiln/templates/d.conf"));
+    assert_eq!(function.how, "its content is another");
+    assert!(rebuilt.differences.iter().all(|d| d.part != "vmlinuz" && d.part != "base"), "{rebuilt:?}");
+}
+
+#[test]
+fn what_an_archive_lacks_is_named() {
+    let bench = Bench::new();
+    let report = bench.bake(&bench.options()).expect("baked");
+    let bundle = Bundle::open(&report.bundle).expect("whole");
+    let wrong = rebuild(&bundle, &bench.at("nothing"), &|_| ()).expect_err("nothing is there").to_string();
+    assert!(wrong.contains("inputs are not in") && wrong.contains("kiln-agent"), "{wrong}");
+    assert!(wrong.contains("kiln archive import"), "{wrong}");
 }
 
 #[test]

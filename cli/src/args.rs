@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::verbs::{
-    apply, bake, completions, diff, explain, init, inspect, key, lab, machine, publish, rollout, serve,
-    verify, why,
+    apply, archive, bake, completions, diff, explain, export, init, inspect, key, lab, machine, publish,
+    rollout, serve, test, verify, why,
 };
 
 /// Signed network operating systems, baked, served and rolled out.
@@ -39,10 +39,14 @@ pub enum Verb {
     #[command(subcommand)]
     Key(key::Verb),
     Bake(bake::Args),
+    #[command(subcommand)]
+    Archive(archive::Verb),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
     Why(why::Args),
+    Test(test::Args),
+    Export(export::Args),
     Publish(publish::Args),
     Serve(serve::Args),
     Explain(explain::Args),

@@ -53,6 +53,11 @@ impl FleetDir {
         {
             *path = dir.join(&*path);
         }
+        if let Some(secure_boot) = &mut kiln.secure_boot {
+            for path in [&mut secure_boot.key, &mut secure_boot.certificate] {
+                *path = dir.join(&*path);
+            }
+        }
         Ok(Self { dir, kiln })
     }
 

@@ -105,11 +105,13 @@ pub struct RolloutPolicy {
     pub soak_s: u32,
     /// Seconds from the order to a healthy report before a machine counts as failed.
     pub deadline_s: u32,
+    /// Whether an image is rolled out only with a signed statement that it passed `kiln test`.
+    pub require_test: bool,
 }
 
 impl Default for RolloutPolicy {
     fn default() -> Self {
-        Self { canaries: 1, max_unavailable: 1, soak_s: 60, deadline_s: 600 }
+        Self { canaries: 1, max_unavailable: 1, soak_s: 60, deadline_s: 600, require_test: false }
     }
 }
 
@@ -300,9 +302,22 @@ pub struct KilnToml {
     /// Store, journal and socket of the server.
     #[serde(default = "KilnToml::default_state")]
     pub state: PathBuf,
+    /// The key that programs for firmware are signed with; without one they are not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureBoot>,
     /// What the server listens on.
     #[serde(default)]
     pub serve: Serve,
+}
+
+/// The files of a Secure Boot key, as `kiln key new secure-boot` makes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBoot {
+    /// RSA private key, PKCS #8 in PEM.
+    pub key: PathBuf,
+    /// Its X.509 certificate, PEM or DER.
+    pub certificate: PathBuf,
 }
 
 /// What the server listens on.

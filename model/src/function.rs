@@ -32,10 +32,12 @@ pub struct Function {
 }
 
 /// One process of a function.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// Its name within the function, such as `bgpd`.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: FunctionName,
     /// Program (an absolute path inside the function's image) and arguments.
     pub command: Vec<String>,
@@ -45,6 +47,7 @@ pub struct Process {
 }
 
 /// A file that the agent renders from a template before the function starts.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -56,6 +59,7 @@ pub struct Config {
 }
 
 /// What a function may do. Everything that is not named here is refused by the kernel.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sandbox {
@@ -85,6 +89,7 @@ impl Sandbox {
 }
 
 /// Whose network a function sees.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
@@ -96,6 +101,7 @@ pub enum Network {
 }
 
 /// Sets of system calls a function may make. A call outside the set fails with EPERM.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeccompProfile {
@@ -109,6 +115,7 @@ pub enum SeccompProfile {
 macro_rules! capabilities {
     ($($variant:ident = $number:literal, $name:literal;)*) => {
         /// A Linux capability (capabilities(7)) that a function can be given.
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Capability {
             $(
@@ -158,6 +165,7 @@ capabilities! {
 }
 
 /// A question put to a function, and when its answer counts.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FlatProbe")]
 pub struct Probe {
@@ -182,6 +190,7 @@ impl Probe {
 
 /// A probe as it is written. serde can refuse unknown keys of a flat struct, and not of one that
 /// another is flattened into.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FlatProbe {
@@ -196,6 +205,7 @@ struct FlatProbe {
     timeout_ms: u64,
 }
 
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ProbeKind {
@@ -257,6 +267,7 @@ pub enum Ask {
 ///
 /// `pointer` is a JSON pointer (RFC 6901) in which a segment `*` stands for every member; at least
 /// `at_least` of the values it reaches must equal `equals`, and no other value may be reached.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
@@ -276,6 +287,7 @@ impl Expect {
 }
 
 /// How to take traffic away and give it back.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {

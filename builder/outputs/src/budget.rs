@@ -1,6 +1,9 @@
 //! What must fit into a machine, compared with what there is: pure.
 
+use kiln_model::Manifest;
 use serde::Serialize;
+
+use crate::{INSTALLER_PART, LOADER_PART, UKI_PART};
 
 /// Bytes that fit into a machine; `None` is not checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,11 +124,28 @@ pub fn budgets(weights: &Weights, limits: &Limits) -> Vec<Budget> {
     all
 }
 
+impl Weights {
+    /// What a set weighs, by its manifest and the bytes of its initrd.
+    ///
+    /// # Errors
+    /// The initrd is not zstd.
+    pub fn of(manifest: &Manifest, initrd: &[u8]) -> std::io::Result<Self> {
+        let size = |name: &str| manifest.parts.iter().find(|(n, _)| n.as_str() == name).map(|(_, p)| p.size);
+        let by_tftp = ["loader/ipxe.efi", "loader/undionly.kpxe"];
+        Ok(Self {
+            initrd: initrd.len() as u64,
+            initrd_unpacked: unpacked(initrd)?,
+            uki: size(UKI_PART),
+            loader: size(LOADER_PART),
+            installer: size(INSTALLER_PART),
+            tftp_loader: by_tftp.into_iter().filter_map(size).max().unwrap_or(0),
+            bundle: manifest.parts.values().map(|part| part.size.next_multiple_of(512) + 512).sum(),
+        })
+    }
+}
+
 /// How many bytes a zstd frame unpacks to, counted and not kept.
-///
-/// # Errors
-/// It is not zstd.
-pub fn unpacked(bytes: &[u8]) -> std::io::Result<u64> {
+fn unpacked(bytes: &[u8]) -> std::io::Result<u64> {
     std::io::copy(&mut zstd::Decoder::new(bytes)?, &mut std::io::sink())
 }
 

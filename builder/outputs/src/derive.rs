@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use kiln_disk::{EspError, LayoutError, TableError};
-use kiln_model::PartName;
 use kiln_model::manifest::ImageRef;
+use kiln_model::{Manifest, PartName};
 use kiln_signing::bundle::{Bundle, BundleError};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,18 @@ impl Output {
             Self::Uki => &[UKI_PART],
             Self::Disk => &[LOADER_PART, UKI_PART],
             Self::Onie => &[LOADER_PART, UKI_PART, INSTALLER_PART],
+        }
+    }
+
+    /// Whether a set has the parts that this is made of.
+    ///
+    /// # Errors
+    /// Names the part that is missing.
+    pub fn possible(self, manifest: &Manifest) -> Result<(), DeriveError> {
+        let there = |part: &str| manifest.parts.keys().any(|name| name.as_str() == part);
+        match self.needs().iter().find(|part| !there(part)) {
+            Some(part) => Err(DeriveError::Missing { output: self, part }),
+            None => Ok(()),
         }
     }
 
@@ -183,14 +195,7 @@ pub fn derive(
     let size = std::fs::metadata(path).map_err(io(path))?.len();
     let source = Source { path, bundle: &bundle, image: bundle.image(), size };
     // What is missing for the last one is said before the first one is made.
-    for output in wanted {
-        for part in output.needs() {
-            let name: Option<PartName> = part.parse().ok();
-            if !name.is_some_and(|name| bundle.manifest().parts.contains_key(&name)) {
-                return Err(DeriveError::Missing { output: *output, part });
-            }
-        }
-    }
+    wanted.iter().try_for_each(|output| output.possible(bundle.manifest()))?;
     std::fs::create_dir_all(to).map_err(io(to))?;
     let mut made = Vec::new();
     for output in wanted {

@@ -239,7 +239,7 @@ impl Archive {
         let root = format!("{}/dists/{}", source.uri, source.suite);
         let url = format!("{root}/InRelease");
         let refused = |source| ArchiveError::Release { url: url.clone(), source };
-        let keyring = Keyring::load(&source.keyring()).map_err(refused)?;
+        let keyring = Keyring::load(&source.keyring()).map_err(refused)?.valid_at(now);
         let text = keyring.open(&self.get(&url, RELEASE_LIMIT)?).map_err(refused)?;
         let release = Release::parse(&text).map_err(refused)?;
         release.check_suite(&source.suite).map_err(refused)?;
@@ -320,13 +320,25 @@ fn check(what: &str, bytes: &[u8], size: u64, digest: &Sha256) -> Result<(), Arc
 }
 
 #[cfg(test)]
+mod signed;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
 
-    /// A web server that knows one path.
-    fn serve(path: &'static str, body: &'static [u8]) -> String {
+    /// What a web server has, by path.
+    type Files = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+    fn serve(path: &str, body: &[u8]) -> String {
+        serve_all(Arc::new(Mutex::new(BTreeMap::from([(path.to_owned(), body.to_vec())]))))
+    }
+
+    /// A web server on a port of its own.
+    pub(super) fn serve_all(files: Files) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || {
@@ -334,19 +346,21 @@ mod tests {
                 let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
                 let first = lines.next().unwrap_or_default();
                 lines.take_while(|line| !line.is_empty()).for_each(drop);
-                let (status, body) =
-                    if first.contains(path) { ("200 OK", body) } else { ("404 Not Found", &b""[..]) };
+                let path = first.split(' ').nth(1).unwrap_or_default();
+                let found = files.lock().expect("not poisoned").get(path).cloned();
+                let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = found.unwrap_or_default();
                 let head = format!(
                     "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()
                 );
-                let _ = (&stream).write_all(&[head.as_bytes(), body].concat());
+                let _ = (&stream).write_all(&[head.as_bytes(), &body].concat());
             }
         });
         format!("http://{address}/debian")
     }
 
-    fn archive(uri: String, folder: &Path) -> Archive {
+    pub(super) fn archive(uri: String, folder: &Path) -> Archive {
         let source = Source {
             uri,
             suite: "s".into(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use kiln_model::Sha256;
 use pgp::composed::{CleartextSignedMessage, Deserializable as _, SignedPublicKey};
+use pgp::types::KeyDetails as _;
 
 /// Keys that may sign a release.
 #[derive(Debug)]
@@ -98,6 +99,13 @@ impl Keyring {
         Ok(Self { certificates: usable.collect(), file: file.to_owned() })
     }
 
+    /// The keys that have not ended by `now`: nobody looks after one that has.
+    #[must_use]
+    pub fn valid_at(mut self, now: Timestamp) -> Self {
+        self.certificates.retain(|certificate| ends(certificate).is_none_or(|end| now.as_second() < end));
+        self
+    }
+
     /// The signed text of `bytes`, if one of these keys signed it. What stands outside of the signed
     /// text is not part of the answer.
     pub fn open(&self, bytes: &[u8]) -> Result<String, ReleaseError> {
@@ -164,6 +172,17 @@ impl Release {
             _ => Ok(()),
         }
     }
+}
+
+/// When a certificate ends, in seconds since 1970: its newest signature on itself says (RFC 9580, section
+/// 5.2.3.13).
+fn ends(certificate: &SignedPublicKey) -> Option<i64> {
+    let (id, details) = (certificate.legacy_key_id(), &certificate.details);
+    let of_users = details.users.iter().flat_map(|user| &user.signatures);
+    let own = of_users.chain(&details.direct_signatures).filter(|s| s.issuer_key_id().contains(&&id));
+    let newest = own.max_by_key(|signature| signature.created().map(|at| at.as_secs()))?;
+    let seconds = newest.key_expiration_time()?.as_secs();
+    (seconds > 0).then(|| i64::from(certificate.created_at().as_secs()) + i64::from(seconds))
 }
 
 /// A date as `Release` files have it (RFC 2822, in UTC): `Sat, 15 Nov 2026 10:21:45 UTC`.

@@ -101,6 +101,26 @@ pub enum BakeError {
         /// Why.
         source: std::io::Error,
     },
+    /// A program for firmware could not be made.
+    #[error(transparent)]
+    Uki(#[from] kiln_outputs::uki::UkiError),
+    /// The Secure Boot key cannot be used.
+    #[error(transparent)]
+    SecureBoot(#[from] kiln_outputs::secure_boot::SecureBootError),
+    /// It would not fit into the machine.
+    #[error("{name}: {used} bytes, and there is room for {limit} ({profile}): {remedy}")]
+    Budget {
+        /// What does not fit.
+        name: &'static str,
+        /// Bytes it takes.
+        used: u64,
+        /// Bytes there are.
+        limit: u64,
+        /// The hardware profile.
+        profile: String,
+        /// How to mend it.
+        remedy: &'static str,
+    },
     /// The initrd could not be made.
     #[error("initrd: {0}")]
     Initrd(#[from] crate::initrd::InitrdError),

@@ -4,6 +4,7 @@
 //! on however many cores. A bundle appears under its name only when it is whole; after an error there
 //! is nothing new in the output folder, and `image.lock` is as it was.
 
+mod boot;
 mod error;
 mod packages;
 mod parts;
@@ -16,8 +17,11 @@ use std::time::{Duration, Instant};
 use kiln_model::manifest::{ImageRef, ManifestKind};
 use kiln_model::{Format, ImageVersion, Manifest, PartName, Sha256};
 
+pub use boot::limits_of;
 pub use error::BakeError;
+use kiln_outputs::secure_boot::SecureBootKey;
 pub use packages::{LockUpdate, plan_update};
+pub use parts::Built;
 
 use crate::spec::Spec;
 use crate::store::{ContentStore, write_whole};
@@ -40,6 +44,8 @@ pub struct BakeOptions {
     pub keys: PathBuf,
     /// Folder that the bundle is written to.
     pub output: PathBuf,
+    /// The key that programs for firmware are signed with: its file and its certificate's.
+    pub secure_boot: Option<(PathBuf, PathBuf)>,
     /// Takes the place of the spec's version.
     pub version: Option<ImageVersion>,
     /// Where downloads and finished parts are kept; [`ContentStore::default_folder`] is a good place.
@@ -103,23 +109,67 @@ pub struct PartReport {
 /// Where a bake tells how it gets on.
 type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
+/// A set that is built and that nobody has signed.
+pub struct ImageSet {
+    /// What it is.
+    pub manifest: Manifest,
+    /// `image.lock` as it goes into the bundle.
+    pub lock: Vec<u8>,
+    /// Every part, in order of name.
+    pub parts: Vec<Built>,
+    lock_file: PathBuf,
+}
+
 /// Bakes an image. `progress` is called from several threads.
 pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Result<BakeReport, BakeError> {
     let mut clock = Clock::default();
-    let mut spec = Spec::load(&options.spec)?;
     // What can fail cheaply fails first.
-    let inputs = parts::Inputs::read(options, spec.image.arch)?;
     let key = kiln_signing::fleet::load_key(&options.keys.join("targets.json"))?;
-    std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
     let store = ContentStore::open(&options.cache)?;
+    let set = build_set(options, &store, &mut clock, progress)?;
 
+    progress(Progress::Step("sign and write the bundle".to_owned()));
+    std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
+    let image = kiln_signing::image_ref(&set.manifest);
+    let envelope = kiln_signing::envelope::sign(&set.manifest, &[&key])?;
+    let bundle = options.output.join(image.bundle_file());
+    let parts = set.parts.iter().map(|part| (part.name.clone(), part.bytes.as_slice()));
+    kiln_signing::bundle::write_bundle(&bundle, &envelope, &set.lock, parts)?;
+    if let LockChoice::New(_) = options.lock {
+        write_whole(&set.lock_file, &set.lock)?;
+    }
+    clock.lap("sign and write");
+
+    let report = |p: &Built| PartReport { name: p.name.clone(), size: p.part.size, cached: p.cached };
+    Ok(BakeReport {
+        bundle_size: size_of(&bundle)?,
+        bundle,
+        image,
+        parts: set.parts.iter().map(report).collect(),
+        timings: clock.laps,
+    })
+}
+
+/// Builds a set and signs nothing. Everything that it is made of is in `store` afterwards.
+pub(crate) fn build_set(
+    options: &BakeOptions,
+    store: &ContentStore,
+    clock: &mut Clock,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<ImageSet, BakeError> {
+    let mut spec = Spec::load(&options.spec)?;
+    let inputs = parts::Inputs::read(options, spec.image.arch)?;
+    let files = options.secure_boot.as_ref();
+    let secure_boot = files.map(|(key, certificate)| SecureBootKey::load(key, certificate)).transpose()?;
     progress(Progress::Step("read image.lock".to_owned()));
     let locked = packages::lock(&spec, &options.lock)?;
     clock.lap("lock");
-    let archive = packages::archive(options.offline, &store)?;
+    let archive = packages::archive(options.offline, store)?;
     progress(Progress::Step(format!("fetch {} packages", locked.lock.packages.len())));
     let fetched = packages::fetch(&archive, &locked.lock, progress)?;
-    let images = packages::images(&spec, &locked.lock, &store, options.offline, progress)?;
+    let images = packages::images(&spec, &locked.lock, store, options.offline, progress)?;
+    let version = options.version.clone().unwrap_or_else(|| spec.image.version.clone());
+    let recipe = inputs.recipe(&spec, &version, store)?;
     trees::complete(&mut spec, &images)?;
     clock.lap("fetch");
 
@@ -131,39 +181,28 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
         fetched: &fetched,
         images: &images,
         inputs: &inputs,
+        recipe: &recipe,
     };
-    let mut built = workshop.build(&store, progress, &laps)?;
-    let version = options.version.as_ref().unwrap_or(&spec.image.version);
-    built.extend(workshop.evidence(version, &built, &store, progress, &laps)?);
+    let mut built = workshop.build(store, progress, &laps)?;
+    let firmware = boot::Firmware { version: &version, cmdline: &cmdline(&spec), key: secure_boot.as_ref() };
+    built.extend(workshop.boot_parts(&firmware, &built, store, progress, &laps)?);
+    built.extend(workshop.evidence(&built, store, progress, &laps)?);
     built.sort_by(|a, b| a.name.cmp(&b.name));
     clock.lap("build");
     clock.laps.extend(laps.into_inner().unwrap_or_default());
-
-    progress(Progress::Step("sign and write the bundle".to_owned()));
-    let manifest = manifest(&spec, version, Sha256::of(&locked.bytes), &built);
-    let image = kiln_signing::image_ref(&manifest);
-    let envelope = kiln_signing::envelope::sign(&manifest, &[&key])?;
-    let bundle = options.output.join(image.bundle_file());
-    let parts = built.iter().map(|part| (part.name.clone(), part.bytes.as_slice()));
-    kiln_signing::bundle::write_bundle(&bundle, &envelope, &locked.bytes, parts)?;
-    if let LockChoice::New(_) = options.lock {
-        write_whole(&spec.lock_file(), &locked.bytes)?;
-    }
-    clock.lap("sign and write");
-
-    let report = |p: &parts::Built| PartReport { name: p.name.clone(), size: p.part.size, cached: p.cached };
-    Ok(BakeReport {
-        bundle_size: size_of(&bundle)?,
-        bundle,
-        image,
-        parts: built.iter().map(report).collect(),
-        timings: clock.laps,
-    })
+    let manifest = manifest(&spec, &version, Sha256::of(&locked.bytes), &built);
+    boot::check_budgets(&spec.profile.limits, &manifest, &built, progress)?;
+    Ok(ImageSet { manifest, lock: locked.bytes, parts: built, lock_file: spec.lock_file() })
 }
 
-fn manifest(spec: &Spec, version: &ImageVersion, lock: Sha256, parts: &[parts::Built]) -> Manifest {
-    let mut cmdline = vec![spec.profile.cmdline()];
-    cmdline.extend(spec.image.cmdline.iter().cloned());
+/// The kernel command line that the image asks for.
+fn cmdline(spec: &Spec) -> String {
+    let mut words = vec![spec.profile.cmdline()];
+    words.extend(spec.image.cmdline.iter().cloned());
+    words.join(" ")
+}
+
+fn manifest(spec: &Spec, version: &ImageVersion, lock: Sha256, parts: &[Built]) -> Manifest {
     Manifest {
         kind: ManifestKind::Manifest,
         format: Format,
@@ -171,7 +210,7 @@ fn manifest(spec: &Spec, version: &ImageVersion, lock: Sha256, parts: &[parts::B
         version: version.clone(),
         arch: spec.image.arch,
         profile: spec.image.profile.to_string(),
-        cmdline: cmdline.join(" "),
+        cmdline: cmdline(spec),
         health_deadline_s: spec.image.health_deadline_s,
         parts: parts.iter().map(|p| (p.name.clone(), p.part.clone())).collect(),
         functions: spec.functions.iter().map(|(name, f)| f.spec.function(name)).collect(),
@@ -184,7 +223,7 @@ fn size_of(file: &Path) -> Result<u64, BakeError> {
 }
 
 /// Measures steps. What it measures is shown and goes into no image.
-struct Clock {
+pub(crate) struct Clock {
     last: Instant,
     laps: Vec<(String, Duration)>,
 }

@@ -11,9 +11,10 @@ use sha2::Digest as _;
 
 use super::packages::{Fetched, OciTree};
 use super::{BakeError, BakeOptions, Progress, Tell, trees};
+use crate::evidence::recipe::{self, Recipe};
 use crate::evidence::{self, FileEntry, Subject, SubjectPart, Unpacked};
 use crate::initrd::{self, InitrdInputs};
-use crate::lock::Lock;
+use crate::lock::{Lock, LockedFile};
 use crate::spec::{LoadedFunction, Spec};
 use crate::squashfs;
 use crate::store::ContentStore;
@@ -39,7 +40,7 @@ pub struct Built {
 
 /// Files that are neither packages nor spec.
 pub struct Inputs {
-    agent: Vec<u8>,
+    pub(super) agent: Vec<u8>,
     root_json: Vec<u8>,
     director_json: Vec<u8>,
 }
@@ -51,6 +52,7 @@ pub struct Workshop<'a> {
     pub fetched: &'a Fetched,
     pub images: &'a BTreeMap<String, OciTree>,
     pub inputs: &'a Inputs,
+    pub recipe: &'a Recipe,
 }
 
 /// How long the building of each part took.
@@ -83,6 +85,35 @@ impl Inputs {
             agent,
             root_json: read(&options.trust.join("root.json"))?,
             director_json: read(&options.trust.join("director.json"))?,
+        })
+    }
+}
+
+impl Inputs {
+    /// What the image is made of besides locked packages; all of it is kept in `store`.
+    pub fn recipe(
+        &self,
+        spec: &Spec,
+        version: &ImageVersion,
+        store: &ContentStore,
+    ) -> Result<Recipe, BakeError> {
+        let named = [
+            (recipe::AGENT, &self.agent),
+            (recipe::ROOT, &self.root_json),
+            (recipe::DIRECTOR, &self.director_json),
+        ];
+        let named = named.into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+        let of_spec = spec.files.all().iter().map(|(name, bytes)| (format!("{}{name}", recipe::SPEC), bytes));
+        let mut inputs = BTreeMap::new();
+        for (name, bytes) in named.chain(of_spec) {
+            let sha256 = store.put(bytes)?;
+            inputs.insert(name, LockedFile { size: bytes.len() as u64, sha256 });
+        }
+        Ok(Recipe {
+            spec: spec.files.name(&spec.file).unwrap_or_default(),
+            version: version.clone(),
+            profile: spec.image.profile.to_string(),
+            inputs,
         })
     }
 }
@@ -141,7 +172,6 @@ impl Workshop<'_> {
     /// What the set says about itself, made of what was built.
     pub fn evidence(
         &self,
-        version: &ImageVersion,
         built: &[Built],
         store: &ContentStore,
         tell: Tell<'_>,
@@ -150,12 +180,16 @@ impl Workshop<'_> {
         let image = &self.spec.image;
         let parts =
             built.iter().map(|p| SubjectPart { name: &p.name, sha256: p.part.sha256, files: &p.files });
+        let version = &self.recipe.version;
         let subject =
             Subject { name: &image.name, version, arch: image.arch, lock: self.lock, parts: parts.collect() };
-        let everything = format!("{subject:?}");
+        let everything = format!("{subject:?} {:?}", self.recipe);
         let key = |name: &str| Key::new(name).add(everything.as_bytes());
         let jobs = [
             Job::new(evidence::FILES, key(evidence::FILES), || Ok(Raw::plain(subject.files()?))),
+            Job::new(evidence::PROVENANCE, key(evidence::PROVENANCE), || {
+                Ok(Raw::plain(subject.provenance(self.recipe)?))
+            }),
             Job::new(evidence::SPDX, key(evidence::SPDX), || Ok(Raw::plain(subject.spdx()?))),
             Job::new(evidence::CYCLONEDX, key(evidence::CYCLONEDX), || Ok(Raw::plain(subject.cyclonedx()?))),
         ];
@@ -171,7 +205,7 @@ impl Workshop<'_> {
     }
 
     /// The packages of one root, and the time of all files.
-    fn key(&self, root: &str) -> Key {
+    pub(super) fn key(&self, root: &str) -> Key {
         let key = Key::new(root).add(&self.lock.epoch.to_le_bytes());
         self.lock.of_root(root).fold(key, |key, package| key.add(package.sha256.as_bytes()))
     }
@@ -215,7 +249,7 @@ fn vmlinuz(kernel: &Unpacked) -> Result<Raw, BakeError> {
 }
 
 /// A part that is one file of a package as it is.
-fn one_file(root: &str, from: &Unpacked, path: &str) -> Result<Raw, BakeError> {
+pub(super) fn one_file(root: &str, from: &Unpacked, path: &str) -> Result<Raw, BakeError> {
     let bytes = trees::file(root, &from.tree, path)?.to_vec();
     let at = TreePath::parse(path)
         .map_err(|e| BakeError::Content { root: root.to_owned(), problem: e.to_string() })?;
@@ -225,10 +259,10 @@ fn one_file(root: &str, from: &Unpacked, path: &str) -> Result<Raw, BakeError> {
 }
 
 /// Bytes that were made, and their hash tree's numbers.
-struct Raw {
-    bytes: Vec<u8>,
-    verity: Option<kiln_model::manifest::Verity>,
-    files: Vec<FileEntry>,
+pub(super) struct Raw {
+    pub(super) bytes: Vec<u8>,
+    pub(super) verity: Option<kiln_model::manifest::Verity>,
+    pub(super) files: Vec<FileEntry>,
 }
 
 /// What is remembered of a finished part; its bytes and the list are in the store by their digests.
@@ -239,21 +273,26 @@ struct Note {
 }
 
 impl Raw {
-    fn plain(bytes: Vec<u8>) -> Self {
+    pub(super) fn plain(bytes: Vec<u8>) -> Self {
         Self { bytes, verity: None, files: Vec::new() }
     }
 }
 
 type Make<'a> = Box<dyn Fn() -> Result<Raw, BakeError> + Sync + Send + 'a>;
 
-struct Job<'a> {
+pub(super) struct Job<'a> {
     name: String,
     key: Sha256,
     make: Make<'a>,
 }
 
 /// Runs jobs, as many at a time as there are processors, in order.
-fn run(jobs: &[Job<'_>], store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> Result<Vec<Built>, BakeError> {
+pub(super) fn run(
+    jobs: &[Job<'_>],
+    store: &ContentStore,
+    tell: Tell<'_>,
+    laps: &Laps,
+) -> Result<Vec<Built>, BakeError> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let results = Mutex::new(Ok(Vec::new()));
     let worker = || {
@@ -281,7 +320,11 @@ fn run(jobs: &[Job<'_>], store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> R
 }
 
 impl<'a> Job<'a> {
-    fn new(name: &str, key: Key, make: impl Fn() -> Result<Raw, BakeError> + Sync + Send + 'a) -> Self {
+    pub(super) fn new(
+        name: &str,
+        key: Key,
+        make: impl Fn() -> Result<Raw, BakeError> + Sync + Send + 'a,
+    ) -> Self {
         Self { name: name.to_owned(), key: key.finish(), make: Box::new(make) }
     }
 
@@ -310,10 +353,10 @@ impl<'a> Job<'a> {
 
 /// The digest of everything that a part is made of, this program included: a builder that has changed
 /// never takes what an older one made.
-struct Key(sha2::Sha256);
+pub(super) struct Key(sha2::Sha256);
 
 impl Key {
-    fn new(what: &str) -> Self {
+    pub(super) fn new(what: &str) -> Self {
         static PROGRAM: OnceLock<Sha256> = OnceLock::new();
         let program = PROGRAM.get_or_init(|| {
             let program = std::env::current_exe().and_then(std::fs::read);
@@ -323,30 +366,30 @@ impl Key {
     }
 
     /// Each input with its length before it, so that no two lists of inputs are one.
-    fn add(mut self, bytes: &[u8]) -> Self {
+    pub(super) fn add(mut self, bytes: &[u8]) -> Self {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    fn finish(self) -> Sha256 {
+    pub(super) fn finish(self) -> Sha256 {
         Sha256::from_bytes(self.0.finalize().into())
     }
 }
 
 /// A tree that is unpacked when somebody first needs it, once.
-struct Lazy<F> {
+pub(super) struct Lazy<F> {
     make: F,
     tree: OnceLock<Unpacked>,
     busy: Mutex<()>,
 }
 
 impl<F: Fn() -> Result<Unpacked, BakeError>> Lazy<F> {
-    fn new(make: F) -> Self {
+    pub(super) fn new(make: F) -> Self {
         Self { make, tree: OnceLock::new(), busy: Mutex::new(()) }
     }
 
-    fn get(&self) -> Result<&Unpacked, BakeError> {
+    pub(super) fn get(&self) -> Result<&Unpacked, BakeError> {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         match self.tree.get() {
             Some(tree) => Ok(tree),

@@ -1,4 +1,4 @@
-//! What a bundle says about itself: the file list and the bills of materials.
+//! What a bundle says about itself: the file list, the bills of materials, and what it was made from.
 //!
 //! They are parts like any other (`evidence/…`): sized, digested and signed through the manifest. They
 //! have no verity tree, so no machine fetches them. All of it follows from the lock and the other parts:
@@ -6,6 +6,8 @@
 
 mod cyclonedx;
 mod files;
+mod provenance;
+pub mod recipe;
 mod sbom;
 mod spdx;
 
@@ -19,5 +21,7 @@ pub const FILES: &str = "evidence/files.json";
 pub const SPDX: &str = "evidence/sbom.spdx.json";
 /// The part that is a CycloneDX 1.6 document.
 pub const CYCLONEDX: &str = "evidence/sbom.cdx.json";
+/// The part that says what the set was made from: in-toto, SLSA provenance v1.
+pub const PROVENANCE: &str = "evidence/provenance.slsa.json";
 /// Bytes that a part of evidence may have.
 pub const LIMIT: u64 = 64 << 20;

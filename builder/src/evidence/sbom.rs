@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::{Arch, ImageName, ImageVersion, PartName, Sha256};
 
 use super::files::{Content, FileEntry, FileList, Origin};
+use super::recipe::Recipe;
 use crate::lock::{Lock, LockedPackage};
 
 /// What a bill of materials is about.
@@ -48,6 +49,11 @@ impl Subject<'_> {
     /// `evidence/sbom.cdx.json`.
     pub fn cyclonedx(&self) -> Result<Vec<u8>, serde_json::Error> {
         super::cyclonedx::document(self)
+    }
+
+    /// `evidence/provenance.slsa.json`.
+    pub fn provenance(&self, recipe: &Recipe) -> Result<Vec<u8>, serde_json::Error> {
+        super::provenance::document(self, recipe)
     }
 
     /// `edge-router-2-x86_64`.

@@ -17,10 +17,12 @@ use crate::tree::TreePath;
 /// Its image is made by an allow-list: the programs that are named here, the libraries that they are
 /// linked with (and those of the libraries), and the files that fit `keep`. Nothing else of a package
 /// gets in, so no function has a shell or a tool that nobody asked for.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionSpec {
     /// Version of this file's format.
+    #[cfg_attr(feature = "schema", schemars(with = "u8"))]
     pub format: Format<1>,
     /// Another function's file in the same folder, whose values hold where this one has none.
     #[serde(default)]
@@ -39,6 +41,7 @@ pub struct FunctionSpec {
     pub programs: BTreeSet<String>,
     /// Other files that are kept: data, and libraries that are loaded by name at run time.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub keep: Vec<Glob>,
     /// Users that the packages' scripts would have made.
     #[serde(default, rename = "user")]
@@ -69,18 +72,22 @@ pub struct FunctionSpec {
     pub drain: Option<Drain>,
     /// See [`Function::after`].
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<String>"))]
     pub after: BTreeSet<FunctionName>,
 }
 
 /// What a function's files come from besides packages.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// An OCI image: `dir:PATH` (a layout, relative to this file) or `docker://REGISTRY/NAME:TAG`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub oci: Option<Reference>,
 }
 
 /// A file that is put into the image as it is. Its digest is locked.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainFile {
@@ -94,6 +101,7 @@ pub struct PlainFile {
 }
 
 /// A user, whose own group has the same name and number.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -107,6 +115,7 @@ pub struct User {
 }
 
 /// A group.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
@@ -120,6 +129,7 @@ pub struct Group {
 }
 
 /// A folder with an owner.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
@@ -133,11 +143,13 @@ pub struct Folder {
 }
 
 /// The name of a user or group: lower-case letters, digits, `_` and `-`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UnixName(String);
 
 /// Permission bits, written in octal: `"0750"`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mode(pub u16);

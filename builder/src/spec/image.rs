@@ -5,27 +5,37 @@ use std::path::PathBuf;
 
 use kiln_hw_profiles::ProfileName;
 use kiln_model::{Arch, Format, FunctionName, ImageName, ImageVersion};
+use kiln_outputs::Output;
 use serde::Deserialize;
 
 use crate::glob::Glob;
 
 /// An image, as a person describes it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
     /// Version of this file's format.
+    #[cfg_attr(feature = "schema", schemars(with = "u8"))]
     pub format: Format<1>,
     /// Another `image.toml`, relative to this one, whose values hold where this one has none.
     #[serde(default)]
     pub extends: Option<String>,
     /// Its name.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: ImageName,
     /// Its version; `--set version=…` takes its place.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub version: ImageVersion,
     /// What it runs on.
     pub arch: Arch,
     /// The hardware it is made for.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub profile: ProfileName,
+    /// What the set can become besides a network boot; parts that only these need are in it for them alone.
+    #[serde(default = "ImageSpec::default_outputs")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<String>"))]
+    pub outputs: BTreeSet<Output>,
     /// Seconds a box has to become healthy.
     #[serde(default = "ImageSpec::default_deadline")]
     pub health_deadline_s: u32,
@@ -33,6 +43,7 @@ pub struct ImageSpec {
     #[serde(default)]
     pub cmdline: Vec<String>,
     /// Its network functions: `../functions/<name>.toml`.
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<String>"))]
     pub functions: BTreeSet<FunctionName>,
     /// Another kernel than the profile's.
     #[serde(default)]
@@ -45,10 +56,12 @@ pub struct ImageSpec {
     pub base: Packages,
     /// What this image has otherwise than its functions say.
     #[serde(default, rename = "function")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, FunctionOverride>"))]
     pub function_overrides: BTreeMap<FunctionName, FunctionOverride>,
 }
 
 /// One package.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageSpec {
@@ -57,6 +70,7 @@ pub struct PackageSpec {
 }
 
 /// Packages, and what of their content is kept.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Packages {
@@ -65,10 +79,12 @@ pub struct Packages {
     /// Packages that count as installed.
     pub assumed: BTreeSet<String>,
     /// Files that are kept. Everything else is left out.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub keep: Vec<Glob>,
 }
 
 /// What an image has otherwise than a function says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FunctionOverride {
@@ -80,6 +96,15 @@ pub struct FunctionOverride {
 impl ImageSpec {
     const fn default_deadline() -> u32 {
         180
+    }
+
+    fn default_outputs() -> BTreeSet<Output> {
+        BTreeSet::from([Output::Pxe])
+    }
+
+    /// Whether firmware starts the set without iPXE, from a network or a disk: it has a UKI then.
+    pub fn has_uki(&self) -> bool {
+        self.outputs.iter().any(|output| output.needs().contains(&kiln_outputs::UKI_PART))
     }
 
     fn default_loader() -> PackageSpec {

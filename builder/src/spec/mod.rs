@@ -149,6 +149,9 @@ impl Spec {
             ("loader".to_owned(), root(std::slice::from_ref(&self.image.loader.package), &none)),
             ("base".to_owned(), root(&self.image.base.packages, &self.image.base.assumed)),
         ]);
+        if self.image.has_uki() {
+            roots.insert("boot".to_owned(), root(&["systemd-boot-efi".to_owned()], &none));
+        }
         for (name, function) in &self.functions {
             let FunctionSpec { packages, assumed, .. } = &function.spec;
             let oci = function.spec.source.oci.as_ref().map(ToString::to_string);

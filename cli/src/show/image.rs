@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use kiln_model::manifest::ImageRef;
 use kiln_model::{Manifest, PartName};
+use kiln_outputs::budget::Budget;
 
 use super::bytes;
 use super::table::{Cell, table};
-use crate::term::Paint;
+use crate::term::{Paint, Tone};
 
 /// What a manifest says.
 pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
@@ -52,6 +53,20 @@ pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
     let functions: Vec<[Cell; 3]> = manifest.functions.iter().map(function).collect();
     out += "\n";
     out + &table(["FUNCTION", "PROCESSES", "MAY"], &functions, "no functions", paint)
+}
+
+/// What must fit into the machine, and whether it does.
+pub fn budgets(budgets: &[Budget], paint: Paint) -> String {
+    let row = |budget: &Budget| {
+        let verdict = match (budget.fits(), budget.hard) {
+            (true, _) => Cell::from(format!("{} %", budget.used * 100 / budget.limit.max(1))),
+            (false, true) => Cell::toned(Tone::Bad, format!("too large: {}", budget.remedy)),
+            (false, false) => Cell::toned(Tone::Busy, format!("not for all: {}", budget.remedy)),
+        };
+        [budget.name.into(), bytes(budget.used).into(), bytes(budget.limit).into(), verdict]
+    };
+    let rows: Vec<[Cell; 4]> = budgets.iter().map(row).collect();
+    format!("\n{}", table(["BUDGET", "TAKES", "ROOM FOR", "USED"], &rows, "no budgets", paint))
 }
 
 fn function(function: &kiln_model::function::Function) -> [Cell; 3] {

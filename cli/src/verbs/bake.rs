@@ -25,6 +25,7 @@ Example:
   kiln bake edge-router --update --dry-run    # what would be locked now
   kiln bake edge-router --update --yes
   kiln bake edge-router --offline             # from the cache alone
+  kiln bake edge-router --output disk,onie    # what `outputs` of image.toml names
   kiln bake edge-router --explain")]
 pub struct Args {
     /// image.toml, the folder it is in, or the name of one of the fleet's images
@@ -61,6 +62,15 @@ pub struct Args {
     /// Folder for the bundle [default: the fleet's bundles/]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// Also write these beside the bundle: uki, disk, onie, oci (pxe is the bundle itself)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    output: Vec<kiln_outputs::Output>,
+    /// RSA key that programs for firmware are signed with (PKCS #8, PEM) [default: kiln.toml's]
+    #[arg(long, value_name = "FILE", requires = "secure_boot_certificate")]
+    secure_boot_key: Option<PathBuf>,
+    /// Its certificate (PEM or DER)
+    #[arg(long, value_name = "FILE", requires = "secure_boot_key")]
+    secure_boot_certificate: Option<PathBuf>,
     /// Folder for downloads and finished parts [default: ~/.cache/kiln]
     #[arg(long, value_name = "DIR", env = "KILN_CACHE")]
     cache: Option<PathBuf>,
@@ -80,7 +90,10 @@ pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
         },
         false => LockChoice::Beside,
     };
+    let given = args.secure_boot_key.zip(args.secure_boot_certificate);
+    let of_fleet = fleet.kiln.secure_boot.as_ref().map(|s| (s.key.clone(), s.certificate.clone()));
     let options = BakeOptions {
+        secure_boot: given.or(of_fleet),
         spec,
         lock,
         offline: args.offline,
@@ -94,8 +107,9 @@ pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
     std::fs::create_dir_all(&options.output)?;
     let progress = Progress::start();
     let report = bake(&options, &|told| tell(&progress, told))?;
+    let made = kiln_outputs::derive(&report.bundle, &args.output, &options.output, &|s| progress.step(s))?;
     drop(progress);
-    print!("{}", summary(&report));
+    print!("{}{}", summary(&report), super::export::summary(&made));
     Ok(())
 }
 

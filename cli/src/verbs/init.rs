@@ -13,13 +13,13 @@ use crate::failure::Failure;
 /// The example images of this version of Kiln: path below `images/`, and content.
 static IMAGES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
-/// Make a new fleet: keys, trust root, example image, kiln.toml, fleet.toml
+/// Make a new fleet: keys, trust root, example images, kiln.toml, fleet.toml
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  kiln init demo --lab")]
 pub struct Args {
     /// The fleet's folder; it must be empty or not exist
     dir: PathBuf,
-    /// The example image that it starts with
+    /// The example image that its machines run
     #[arg(long, default_value = "edge-router", value_name = "NAME")]
     image: ImageName,
     /// Fill it for the lab: its two machines, its network, short deadlines
@@ -75,12 +75,9 @@ fn fill(dir: &Path, args: &Args) -> Result<(), Failure> {
     fs::write(dir.join("trust/root.json"), keys.root_json(now())?)?;
     fs::write(dir.join("trust/director.json"), keys.director_json()?)?;
     for (path, content) in IMAGES {
-        let wanted = path.starts_with("functions/") || path.starts_with(&format!("{}/", args.image));
-        if wanted {
-            let to = dir.join("images").join(path);
-            fs::create_dir_all(to.parent().unwrap_or(dir))?;
-            fs::write(to, content)?;
-        }
+        let to = dir.join("images").join(path);
+        fs::create_dir_all(to.parent().unwrap_or(dir))?;
+        fs::write(to, content)?;
     }
     let (kiln, fleet) = if args.lab { (KILN_LAB, FLEET_LAB) } else { (KILN, FLEET) };
     fs::write(dir.join("kiln.toml"), kiln)?;

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use kiln_builder::bake::limits_of;
+use kiln_hw_profiles::Profile;
+use kiln_outputs::budget::{Budget, Weights};
 use kiln_signing::bundle::Bundle;
 
 use crate::args::Output;
@@ -21,7 +24,21 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let bundle = Bundle::open(&args.bundle)?;
     let image = bundle.image();
+    let budgets = budgets(&bundle)?;
     show::print(args.output, bundle.manifest(), |manifest, paint| {
-        show::image::manifest(&image, manifest, paint)
+        show::image::manifest(&image, manifest, paint) + &show::image::budgets(&budgets, paint)
     })
+}
+
+/// The set's weights against what its profile's machines take. A profile that this program does not know
+/// limits nothing.
+fn budgets(bundle: &Bundle) -> Result<Vec<Budget>, Failure> {
+    let manifest = bundle.manifest();
+    let Some((initrd, _)) = manifest.parts.iter().find(|(name, _)| name.as_str() == "initrd") else {
+        return Ok(Vec::new());
+    };
+    let Ok(weights) = Weights::of(manifest, &bundle.read_part(initrd)?) else { return Ok(Vec::new()) };
+    let profile = manifest.profile.parse().and_then(|name| Profile::load(&name, manifest.arch, None));
+    let limits = profile.map(|profile| limits_of(&profile.limits)).unwrap_or_default();
+    Ok(kiln_outputs::budget::budgets(&weights, &limits))
 }

@@ -119,7 +119,8 @@ fn up(lab: &Lab, fleet: &FleetDir, topology: Option<&Path>) -> Result<(), Failur
         Some(path) => {
             let text = fs::read_to_string(path)
                 .map_err(|error| Failure::new(format!("cannot read {}", path.display())).caused_by(&error))?;
-            Topology::parse(&path.display().to_string(), &text)?
+            // Files that it names are opened by the lab, whose folder is another one.
+            Topology::parse(&path.canonicalize()?.display().to_string(), &text)?
         }
     };
     check_listens_in_lab(fleet, &topology)?;
