@@ -35,4 +35,4 @@ pub use control::{MachineStatus, PowerAction, ServerStatus, Status};
 pub use error::LabError;
 pub use lab::{Lab, Server, Up};
 pub use machine::Accel;
-pub use topology::{Boot, Disk, Firmware, MachineTopology, Topology, TopologyError};
+pub use topology::{Boot, Disk, Firmware, Linux, MachineTopology, Topology, TopologyError};

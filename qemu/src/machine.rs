@@ -90,6 +90,11 @@ pub fn arguments(accel: Accel, number: usize, machine: &MachineTopology) -> Vec<
         add("-drive", pflash(0, tools::uefi(machine).code, ",readonly=on"));
         add("-drive", pflash(1, VARS, ""));
     }
+    if let Some(linux) = &machine.linux {
+        add("-kernel", linux.kernel.display().to_string());
+        add("-initrd", linux.initrd.display().to_string());
+        add("-append", linux.cmdline.clone());
+    }
     if machine.disk.is_some() {
         // Nothing is flushed: what a host's crash loses of a lab is lost with the lab.
         add("-drive", format!("if=none,id=disk,format=raw,file={DISK},cache=unsafe,discard=unmap"));
@@ -208,6 +213,16 @@ mod tests {
         let args = with("secure_boot = \"keys.fd\"");
         assert!(args.contains("smm=on") && args.contains("OVMF_CODE_4M.secboot.fd"), "{args}");
         assert!(args.contains("property=secure,value=on"), "{args}");
+    }
+
+    #[test]
+    fn a_kernel_in_flash_is_started_with_files_beside_the_topology() {
+        let text = "linux = { kernel = \"k\", initrd = \"i\", cmdline = \"a b\" }\nlinks =";
+        let topology =
+            Topology::parse("/lab/t.toml", &Topology::EDGE_PAIR.replace("links =", text)).expect("valid");
+        let args = arguments(Accel::Tcg, 0, &topology.machines[0]);
+        let words = ["-kernel", "/lab/k", "-initrd", "/lab/i", "-append", "a b"];
+        assert!(args.windows(6).any(|window| window == words), "{args:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_model::Format;
 use kiln_model::intent::Ipv4Cidr;
-pub use machine::{Disk, Firmware, MachineTopology};
+pub use machine::{Disk, Firmware, Linux, MachineTopology};
 use serde::{Deserialize, Serialize};
 
 /// Machines and wires, as a topology file states them.

@@ -56,7 +56,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn policy() -> impl Strategy<Value = RolloutPolicy> {
     (0..3u32, 0..4u32, 0..30u32, 30..200u32).prop_map(|(canaries, max_unavailable, soak_s, deadline_s)| {
-        RolloutPolicy { canaries, max_unavailable, soak_s, deadline_s }
+        RolloutPolicy { canaries, max_unavailable, soak_s, deadline_s, require_test: false }
     })
 }
 

@@ -15,7 +15,8 @@ use kiln_model::intent::Purpose;
 use kiln_model::report::Status;
 use kiln_rollout::{Action, Rollout, StartError, check};
 
-const POLICY: RolloutPolicy = RolloutPolicy { canaries: 1, max_unavailable: 1, soak_s: 20, deadline_s: 120 };
+const POLICY: RolloutPolicy =
+    RolloutPolicy { canaries: 1, max_unavailable: 1, soak_s: 20, deadline_s: 120, require_test: false };
 
 fn tell(world: &mut World, story: &str) -> String {
     let mut text = shown(world.rollout.as_ref().unwrap());

@@ -6,6 +6,8 @@ use kiln_model::api::{Applied, Explanation, Refusal, RolloutMachineState, Rollou
 use kiln_model::intent::Purpose;
 use kiln_model::report::Status;
 use kiln_model::timeline::Step;
+use kiln_signing::attestation::{TEST_RESULT, TestResult};
+use kiln_signing::fleet::load_key;
 
 use super::agent::Agent;
 use super::fleet::{Fleet, R1, R2, fleet_toml};
@@ -177,4 +179,38 @@ async fn roll_once(fleet: &Fleet, boxes: &mut [Agent; 2]) {
         agent.tell(fleet, Status::Healthy, &[]).await;
     }
     tokio::time::sleep(Duration::from_millis(150)).await;
+}
+
+#[tokio::test]
+async fn where_a_test_is_required_only_a_signed_pass_of_that_image_starts_a_rollout() {
+    let mut fleet = Fleet::new();
+    let text = fleet_toml(65001).replace("[rollout]", "[rollout]\nrequire_test = true");
+    std::fs::write(fleet.path("fleet.toml"), text).expect("written");
+    let other = kiln_signing::image_ref(&fleet.publish("1"));
+    let image = kiln_signing::image_ref(&fleet.publish("2"));
+    fleet.start().await;
+    let start = || fleet.api("POST", "/v1/rollouts", "{\"image\":\"edge@2\"}");
+    let refused = start().await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains("kiln test"), "{}", refused.text());
+
+    let key = |role: &str| load_key(&fleet.path(&format!("keys/{role}.json"))).expect("a key");
+    let passed = TestResult {
+        image: image.id,
+        bundle: kiln_model::Sha256::of(b"bundle"),
+        passed: true,
+        configuration: Vec::new(),
+        passed_tests: vec!["r1 boot".to_owned()],
+        failed_tests: Vec::new(),
+    };
+    let failed = TestResult { passed: false, ..passed.clone() };
+    let another = TestResult { image: other.id, ..passed.clone() };
+    for (result, by) in [(&failed, "targets"), (&another, "targets"), (&passed, "director")] {
+        fleet.publish_with("2", &[], &[(TEST_RESULT, &result.sign(&[&key(by)]))]);
+        assert_eq!(start().await.status, 409, "{result:?} by {by}");
+    }
+    fleet.publish_with("2", &[], &[(TEST_RESULT, &passed.sign(&[&key("targets")]))]);
+    let started = start().await;
+    assert_eq!(started.status, 200, "{}", started.text());
+    fleet.stop().await;
 }

@@ -28,6 +28,9 @@ pub struct MachineTopology {
     /// Its disk.
     #[serde(default)]
     pub disk: Option<Disk>,
+    /// A kernel that QEMU starts in the firmware's place, as one in a machine's flash.
+    #[serde(default)]
+    pub linux: Option<Linux>,
     /// SMBIOS type 1: who made it. QEMU's own text when it is empty, here and below.
     #[serde(default)]
     pub vendor: String,
@@ -68,6 +71,19 @@ pub struct Disk {
     pub image: Option<PathBuf>,
 }
 
+/// A kernel that QEMU starts by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linux {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: PathBuf,
+    /// Its command line.
+    #[serde(default)]
+    pub cmdline: String,
+}
+
 impl Firmware {
     /// Whether it is a UEFI.
     pub const fn is_uefi(self) -> bool {
@@ -101,7 +117,8 @@ impl MachineTopology {
     /// Makes the paths of its files those within `folder`.
     pub(super) fn find_files(&mut self, folder: &Path) {
         let image = self.disk.as_mut().and_then(|disk| disk.image.as_mut());
-        for path in self.secure_boot.as_mut().into_iter().chain(image) {
+        let linux = self.linux.iter_mut().flat_map(|linux| [&mut linux.kernel, &mut linux.initrd]);
+        for path in self.secure_boot.as_mut().into_iter().chain(image).chain(linux) {
             *path = folder.join(&*path);
         }
     }
