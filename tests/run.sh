@@ -72,6 +72,7 @@ stage privileged privileged
 stage tuf-peer ./tests/peers/tuf/run.sh
 stage sbom-peer ./tests/peers/sbom/run.sh
 stage build build
+stage rebuild-peer as_root ./tests/peers/rebuild/run.sh
 stage lab lab
 
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
