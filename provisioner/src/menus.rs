@@ -12,6 +12,7 @@ use kiln_dhcp::{ClientFacts, Firmware};
 use kiln_model::api::Explanation;
 use kiln_model::fleet::{MachineSpec, ZtpScript, ZtpSystem};
 use kiln_model::manifest::ImageRef;
+use kiln_model::timeline::Step;
 use kiln_model::{MachineName, UnixMillis};
 use kiln_store::Event;
 
@@ -141,6 +142,16 @@ impl Server {
         let answer = self.boot_answer(&client_of(client), now);
         let file = answer.file()?.to_owned();
         Some(kiln_dhcp::BootAnswer { next_server: self.serve.address, file, extra: Vec::new() })
+    }
+
+    /// Puts into a machine's timeline that its firmware is answered without anything to boot, and why.
+    pub fn note_nothing_to_boot(&self, name: &MachineName, facts: &ClientFacts, step: Step, now: UnixMillis) {
+        if !matches!(step, Step::Offer | Step::Ack) {
+            return;
+        }
+        if let BootAnswer::Nothing { because, asked: true } = self.boot_answer(&client_of(facts), now) {
+            self.timelines.note(name, now, None, Step::NothingToBoot, because);
+        }
     }
 
     /// What a client would get, and why: the same decisions, in words.

@@ -7,7 +7,8 @@ use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::timeline::TimelineEntry;
 use kiln_model::{
-    BootId, Format, Generation, ImageId, Inventory, MacAddr, MachineName, Report, RolloutId, Sha256, UnixMillis,
+    BootId, Format, Generation, ImageId, Inventory, MacAddr, MachineName, Report, RolloutId, Sha256,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,20 +26,24 @@ pub mod key {
     pub const DISCOVERED: &str = "discovered/";
     /// Before every failed image's key.
     pub const FAILED_IMAGES: &str = "image/failed/";
+    /// Before every install's key.
+    pub const INSTALLS: &str = "install/";
+    /// Before every machine's key.
+    pub const MACHINES: &str = "machine/";
+    /// Before every newest report's key.
+    pub const REPORTS: &str = "report/";
+    /// Before every ledger's key.
+    pub const LEDGERS: &str = "ledger/";
     /// Before every key of the leases; `dhcp::log` says what is in them.
     pub const LEASES: &str = "lease/";
     /// Which chunk of the leases comes next.
     pub const LEASE_HEAD: &str = "lease/head";
     /// Before every chunk of the leases.
     pub const LEASE_LOG: &str = "lease/log/";
-    /// Before every install's key.
-    pub const INSTALLS: &str = "install/";
-    /// Before every ledger's key.
-    pub const LEDGERS: &str = "ledger/";
 
     /// [`super::MachineRecord`].
     pub fn machine(name: &MachineName) -> String {
-        format!("machine/{name}")
+        format!("{MACHINES}{name}")
     }
 
     /// The boot ledger.
@@ -68,7 +73,7 @@ pub mod key {
 
     /// [`super::ReportRecord`].
     pub fn report(name: &MachineName) -> String {
-        format!("report/{name}")
+        format!("{REPORTS}{name}")
     }
 
     /// [`super::DiscoveredRecord`].
@@ -99,6 +104,16 @@ pub mod key {
     /// One rollout.
     pub fn rollout(id: &RolloutId) -> String {
         format!("{ROLLOUTS}{id}")
+    }
+
+    /// Before the place of every machine in one rollout.
+    pub fn rollout_places(id: &RolloutId) -> String {
+        format!("rollout-place/{id}/")
+    }
+
+    /// The place of one machine in a rollout, in the order in which they go.
+    pub fn rollout_place(id: &RolloutId, place: usize) -> String {
+        format!("rollout-place/{id}/{place:06}")
     }
 
     /// An image that failed on a machine.

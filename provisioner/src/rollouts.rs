@@ -4,6 +4,9 @@
 //! written after it, one transaction each: the next step asks for it again until it is so, and doing it twice
 //! changes nothing.
 
+mod stored;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use kiln_boot::{Freshness, Ledger};
@@ -46,7 +49,10 @@ impl Server {
     /// Every rollout, newest first.
     pub async fn rollouts(&self) -> Result<Vec<Rollout>, DbError> {
         let records: Vec<(String, Rollout)> = self.db.list(key::ROLLOUTS).await?;
-        let mut rollouts: Vec<Rollout> = records.into_iter().map(|(_, rollout)| rollout).collect();
+        let mut rollouts = Vec::with_capacity(records.len());
+        for (_, head) in records {
+            rollouts.push(stored::load(&self.db, head).await?);
+        }
         rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.started));
         Ok(rollouts)
     }
@@ -92,8 +98,12 @@ impl Server {
         let rollout = kiln_rollout::start(&image, &candidates, policy, reason, asked.retry_failed, now)
             .map_err(|refused| ApiError::conflict(refused.to_string(), ""))?;
 
-        let rollout_key = key::rollout(&rollout.id);
-        let keys = [key::ACTIVE_ROLLOUT.to_owned(), rollout_key.clone(), failed_key.clone()];
+        let places = stored::changed(None, &rollout);
+        let places = match self.db.get::<ActiveRollout>(key::ACTIVE_ROLLOUT).await? {
+            None => stored::store_excess(&self.db, &rollout, &places).await?,
+            Some(_) => &places,
+        };
+        let keys = [key::ACTIVE_ROLLOUT.to_owned(), key::rollout(&rollout.id), failed_key.clone()];
         self.db
             .transact(&keys, |draft| {
                 if let Some(active) = draft.get::<ActiveRollout>(key::ACTIVE_ROLLOUT)? {
@@ -106,7 +116,7 @@ impl Server {
                     draft.delete(failed_key.clone());
                 }
                 draft.put(key::ACTIVE_ROLLOUT, &ActiveRollout { format: Format, id: rollout.id.clone() })?;
-                draft.put(rollout_key.clone(), &rollout)?;
+                stored::put(draft, &rollout, places)?;
                 Ok(())
             })
             .await?;
@@ -138,23 +148,30 @@ impl Server {
 
     /// What a person says to the newest rollout.
     pub async fn order_rollout(&self, order: Order, now: UnixMillis) -> Result<RolloutView, ApiError> {
-        let newest = self.newest_rollout().await?;
-        let rollout_key = key::rollout(&newest.id);
+        let before = self.newest_rollout().await?;
+        let after = match order {
+            Order::Pause => before.paused(),
+            Order::Resume => before.resumed(),
+            Order::Abort => before.aborted(now),
+        }
+        .map_err(|refused| {
+            ApiError::conflict(refused.to_string(), "`kiln rollout status` shows how it is")
+        })?;
+        let places = stored::changed(Some(&before), &after);
+        let places = stored::store_excess(&self.db, &after, &places).await?;
+        let rollout_key = key::rollout(&before.id);
         let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned()];
-        let after = self
-            .db
+        let expected = stored::head(&before);
+        self.db
             .transact(&keys, |draft| {
-                let before: Rollout = draft.get(&rollout_key)?.unwrap_or_else(|| newest.clone());
-                let after = match order {
-                    Order::Pause => before.paused(),
-                    Order::Resume => before.resumed(),
-                    Order::Abort => before.aborted(now),
+                if draft.get::<Rollout>(&rollout_key)?.map(|head| stored::head(&head)).as_ref()
+                    != Some(&expected)
+                {
+                    let help = "`kiln rollout status` shows how it is now; say it again";
+                    return Err(ApiError::conflict("the rollout went on in the meantime", help));
                 }
-                .map_err(|refused| {
-                    ApiError::conflict(refused.to_string(), "`kiln rollout status` shows how it is")
-                })?;
-                draft.put(rollout_key.clone(), &after)?;
-                Ok::<_, ApiError>(after)
+                stored::put(draft, &after, places)?;
+                Ok::<_, ApiError>(())
             })
             .await?;
         tracing::info!(rollout = %after.id, ?order, "rollout: told by the operator");
@@ -163,7 +180,12 @@ impl Server {
 
     /// The newest rollout.
     pub async fn newest_rollout(&self) -> Result<Rollout, ApiError> {
-        let newest = self.rollouts().await?.into_iter().next();
+        let heads: Vec<(String, Rollout)> = self.db.list(key::ROLLOUTS).await?;
+        let newest = heads.into_iter().map(|(_, head)| head).max_by_key(|head| head.started);
+        let newest = match newest {
+            Some(head) => Some(stored::load(&self.db, head).await?),
+            None => None,
+        };
         newest.ok_or_else(|| {
             ApiError::not_found("there was no rollout yet", "start one with `kiln rollout start IMAGE`")
         })
@@ -183,17 +205,23 @@ impl Server {
     pub async fn step_rollout(&self, now: UnixMillis) -> Result<(), DbError> {
         let Some(active) = self.db.get::<ActiveRollout>(key::ACTIVE_ROLLOUT).await? else { return Ok(()) };
         let rollout_key = key::rollout(&active.id);
-        let Some(rollout) = self.db.get::<Rollout>(&rollout_key).await? else { return Ok(()) };
-        let observed = self.observations(&rollout.image).await?;
-        let failed_key = key::failed_image(&rollout.image.id);
+        let Some(head) = self.db.get::<Rollout>(&rollout_key).await? else { return Ok(()) };
+        let before = stored::load(&self.db, head.clone()).await?;
+        let observed = self.observations(&before.image).await?;
+        let (after, actions) = before.step(&observed, now);
+        let places = stored::changed(Some(&before), &after);
+        let places = stored::store_excess(&self.db, &after, &places).await?;
+        let failed_key = key::failed_image(&before.image.id);
         let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned(), failed_key.clone()];
-        let (before, after, actions) = self
+        let went_on = self
             .db
             .transact(&keys, |draft| {
-                let before: Rollout = draft.get(&rollout_key)?.unwrap_or_else(|| rollout.clone());
-                let (after, actions) = before.step(&observed, now);
+                // Somebody paused or ended it in the meantime: the next step begins from that.
+                if draft.get::<Rollout>(&rollout_key)?.as_ref() != Some(&head) {
+                    return Ok::<_, DbError>(false);
+                }
                 if after != before {
-                    draft.put(rollout_key.clone(), &after)?;
+                    stored::put(draft, &after, places)?;
                 }
                 for action in &actions {
                     if let Action::RememberFailed { image, reason } = action {
@@ -204,9 +232,12 @@ impl Server {
                 if after.is_over() && actions.is_empty() {
                     draft.delete(key::ACTIVE_ROLLOUT);
                 }
-                Ok::<_, DbError>((before, after, actions))
+                Ok(true)
             })
             .await?;
+        if !went_on {
+            return Ok(());
+        }
         log_changes(&before, &after);
         for action in actions {
             match action {
@@ -249,13 +280,18 @@ impl Server {
 
     /// What is known of every machine, with the eye of a rollout of `image`.
     pub async fn observations(&self, image: &ImageRef) -> Result<Observations, DbError> {
+        // Three reads, however many machines there are.
+        let mut ledgers: HashMap<String, Ledger> = self.db.list(key::LEDGERS).await?.into_iter().collect();
+        let mut records: HashMap<String, MachineRecord> =
+            self.db.list(key::MACHINES).await?.into_iter().collect();
+        let mut reports: HashMap<String, ReportRecord> =
+            self.db.list(key::REPORTS).await?.into_iter().collect();
         let mut observed = Observations::new();
         for machine in &self.fleet().fleet().machines {
             let name = &machine.name;
-            let ledger: Option<Ledger> = self.db.get(&key::ledger(name)).await?;
-            let record: Option<MachineRecord> = self.db.get(&key::machine(name)).await?;
-            let report: Option<ReportRecord> = self.db.get(&key::report(name)).await?;
-            let boot = record.and_then(|r| r.boot);
+            let ledger = ledgers.remove(name.as_str());
+            let report = reports.remove(name.as_str());
+            let boot = records.remove(name.as_str()).and_then(|r| r.boot);
             // Of a boot that was served after the last report, nothing is known.
             let current = report.as_ref().filter(|r| boot.as_ref().is_some_and(|b| b.id == r.report.boot));
             let broken =

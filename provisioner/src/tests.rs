@@ -2,8 +2,10 @@
 
 mod agent;
 mod boot;
+mod causes;
 mod clients;
 mod datagrams;
+mod endurance;
 mod firmware;
 mod fleet;
 mod hostile;

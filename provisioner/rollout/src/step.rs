@@ -143,14 +143,39 @@ impl Rollout {
     }
 
     fn tell_who_may_go(&mut self, observed: &Observations, now: UnixMillis) {
-        for place in 0..self.members.len() {
-            let member = &self.members[place];
-            if member.state == RolloutMachineState::Waiting && self.blockers(member, observed, now).is_empty()
-            {
-                let unseen = is_unseen(observed.get(&member.name));
-                self.members[place].tell(unseen, now);
+        let mut place = 0;
+        // Whoever is told is away from then on, so what bears on the next one is found out anew.
+        while let Some((next, unseen)) = self.next_to_go(place, observed, now) {
+            for (place, unseen) in unseen.into_iter().map(|place| (place, true)).chain([(next, false)]) {
+                if let Some(member) = self.members.get_mut(place) {
+                    member.tell(unseen, now);
+                }
             }
+            place = next.saturating_add(1);
         }
+    }
+
+    /// The first member from `from` on that may go and carries something, and those before it that were never
+    /// seen and may have the image when they come. None when nobody may go.
+    fn next_to_go(
+        &self,
+        from: usize,
+        observed: &Observations,
+        now: UnixMillis,
+    ) -> Option<(usize, Vec<usize>)> {
+        let around = self.around(observed, now);
+        let mut unseen = Vec::new();
+        for (place, member) in self.members.iter().enumerate().skip(from) {
+            let waits = member.state == RolloutMachineState::Waiting;
+            if !waits || !self.blockers(member, observed, &around, now).is_empty() {
+                continue;
+            }
+            if !is_unseen(observed.get(&member.name)) {
+                return Some((place, unseen));
+            }
+            unseen.push(place);
+        }
+        (!unseen.is_empty()).then_some((usize::MAX, unseen))
     }
 
     /// The state and its reason, from the members.
@@ -166,7 +191,7 @@ impl Rollout {
         }
         let next = self.members.iter().find(|m| m.state == RolloutMachineState::Waiting);
         if let Some(next) = next {
-            let blockers = self.blockers(next, observed, now).join("; ");
+            let blockers = self.blockers(next, observed, &self.around(observed, now), now).join("; ");
             self.pause = Some(Pause::Unknown);
             self.state = RolloutState::Paused;
             self.reason = format!("{} cannot go: {blockers}", next.name);
@@ -195,7 +220,12 @@ impl Rollout {
     /// Canary until every canary has passed.
     pub(crate) fn phase(&self) -> RolloutState {
         let waits = |m: &Member| m.canary && m.state != RolloutMachineState::Passed;
-        if self.members.iter().any(waits) { RolloutState::Canary } else { RolloutState::Ramp }
+        // Canaries come first.
+        if self.members.iter().take_while(|m| m.canary).any(waits) {
+            RolloutState::Canary
+        } else {
+            RolloutState::Ramp
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a machine is where it is, and what keeps it from going: one list for people and for the planner.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kiln_model::api::{RolloutMachineState, RolloutState, Why};
 use kiln_model::{MachineName, UnixMillis};
 
@@ -45,7 +47,7 @@ impl Rollout {
                 member.name, self.reason
             )];
         }
-        let mut because = self.blockers(member, observed, now);
+        let mut because = self.blockers(member, observed, &self.around(observed, now), now);
         if self.pause == Some(Pause::Operator) {
             because.insert(0, self.reason.clone());
         }
@@ -56,13 +58,19 @@ impl Rollout {
     }
 
     /// What keeps a waiting member from going now; empty when it may go.
-    pub(crate) fn blockers(&self, member: &Member, observed: &Observations, now: UnixMillis) -> Vec<String> {
+    pub(crate) fn blockers(
+        &self,
+        member: &Member,
+        observed: &Observations,
+        around: &Around<'_>,
+        now: UnixMillis,
+    ) -> Vec<String> {
         let seen = observed.get(&member.name);
         let mut blockers = self.order_blockers(member);
         if is_unseen(seen) {
             if member.canary {
                 blockers.push(format!("{} has never reported, and a canary must", member.name));
-            } else if !self.others_are_done(observed) {
+            } else if !around.others_are_done {
                 blockers.push(format!("{} was never seen: it gets the image after the others", member.name));
             }
             return blockers;
@@ -70,7 +78,7 @@ impl Rollout {
         if let Some(seen) = seen.filter(|seen| !seen.heard(now)) {
             blockers.push(format!("{} {}", member.name, state_of(seen, now)));
         }
-        blockers.extend(self.budget_blockers(member, observed, now));
+        blockers.extend(self.budget_blockers(member, observed, around));
         blockers
     }
 
@@ -88,16 +96,16 @@ impl Rollout {
     }
 
     /// Who is away already, when one more would be too many.
-    fn budget_blockers(&self, member: &Member, observed: &Observations, now: UnixMillis) -> Vec<String> {
+    fn budget_blockers(&self, member: &Member, observed: &Observations, around: &Around<'_>) -> Vec<String> {
         let limit = usize::try_from(self.policy.max_unavailable.max(1)).unwrap_or(usize::MAX);
         let groups = observed.get(&member.name).map(|seen| seen.groups.clone()).unwrap_or_default();
         let mut blockers = Vec::new();
-        let away = self.away(member, observed, now, |name, _| self.member(name).is_some());
+        let away = around.away_but(member, |away| away.member);
         if away.len() >= limit {
             blockers.push(format!("only {limit} may be away at once: {}", away.join(", ")));
         }
         for group in groups {
-            let away = self.away(member, observed, now, |_, seen| seen.groups.contains(&group));
+            let away = around.away_but(member, |away| away.groups.contains(&group));
             if away.len() >= limit {
                 blockers.push(format!(
                     "only {limit} of the group {group} may be away at once: {}",
@@ -108,33 +116,51 @@ impl Rollout {
         blockers
     }
 
-    /// The machines but `member` that are away, with how they are.
-    fn away(
-        &self,
-        member: &Member,
-        observed: &Observations,
-        now: UnixMillis,
-        counts: impl Fn(&MachineName, &Observation) -> bool,
-    ) -> Vec<String> {
-        let away = |(name, seen): (&MachineName, &Observation)| {
-            if *name == member.name || !counts(name, seen) {
-                return None;
-            }
-            let other = self.member(name);
-            if other.is_some_and(Member::under_way) {
-                return Some(format!("{name} is under way"));
-            }
+    /// What bears on who may go, found out once for all of them: there may be ten thousand.
+    pub(crate) fn around<'a>(&'a self, observed: &'a Observations, now: UnixMillis) -> Around<'a> {
+        let members: BTreeMap<&MachineName, &Member> = self.members.iter().map(|m| (&m.name, m)).collect();
+        let away = |(name, seen): (&'a MachineName, &'a Observation)| {
+            let member = members.get(name);
+            let under_way = member.is_some_and(|m| m.under_way());
             // What never reported carries nothing that could be missed.
             let missing = seen.last_report.is_some() && !seen.available(now);
-            missing.then(|| format!("{name} {}", state_of(seen, now)))
+            let how = match (under_way, missing) {
+                (true, _) => "is under way".to_owned(),
+                (false, true) => state_of(seen, now),
+                (false, false) => return None,
+            };
+            Some(Away { name, how, member: member.is_some(), groups: &seen.groups })
         };
-        observed.iter().filter_map(away).collect()
-    }
-
-    /// Whether everyone who was ever seen has passed.
-    fn others_are_done(&self, observed: &Observations) -> bool {
         let seen = |m: &&Member| !is_unseen(observed.get(&m.name));
-        self.members.iter().filter(seen).all(|m| m.state == RolloutMachineState::Passed)
+        let passed = |m: &Member| m.state == RolloutMachineState::Passed;
+        Around {
+            away: observed.iter().filter_map(away).collect(),
+            others_are_done: self.members.iter().filter(seen).all(passed),
+        }
+    }
+}
+
+/// What bears on who may go.
+pub(crate) struct Around<'a> {
+    /// The machines that are away, whether they take part or not.
+    away: Vec<Away<'a>>,
+    /// Whether everyone who was ever seen has passed.
+    others_are_done: bool,
+}
+
+/// A machine that is away.
+struct Away<'a> {
+    name: &'a MachineName,
+    how: String,
+    member: bool,
+    groups: &'a BTreeSet<String>,
+}
+
+impl Around<'_> {
+    /// The machines but `member` that are away and count, with how they are.
+    fn away_but(&self, member: &Member, counts: impl Fn(&Away<'_>) -> bool) -> Vec<String> {
+        let others = self.away.iter().filter(|away| *away.name != member.name && counts(away));
+        others.map(|away| format!("{} {}", away.name, away.how)).collect()
     }
 }
 

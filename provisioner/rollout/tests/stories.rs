@@ -190,3 +190,24 @@ fn write_the_fixture() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rollout-1.json");
     std::fs::write(path, serde_json::to_string_pretty(&world.rollout).unwrap() + "\n").unwrap();
 }
+
+#[test]
+fn ten_thousand_machines_are_planned_within_the_second_between_two_steps() {
+    let names: Vec<String> = (0..10_000).map(|n| format!("m{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(&names, RolloutPolicy { max_unavailable: 20, ..POLICY });
+    world.start(2, false).unwrap();
+    // The canary has passed, half of the others were never seen.
+    let mut rollout = world.rollout.take().unwrap();
+    rollout.members[0].state = kiln_model::api::RolloutMachineState::Passed;
+    for name in names.iter().step_by(2) {
+        world.machine(name).seen = kiln_rollout::Observation::default();
+    }
+    let observed = world.observed();
+    let began = std::time::Instant::now();
+    let (next, actions) = rollout.step(&observed, world.now);
+    let (_, again) = next.step(&observed, world.now);
+    let took = began.elapsed() / 2;
+    assert_eq!((actions.len(), again.len()), (20, 20), "as many as may be away");
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+}

@@ -12,7 +12,19 @@ use super::fleet::Fleet;
 
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 
-fn packet(kind: u8, mac: [u8; 6], options: &[(u8, &[u8])]) -> Vec<u8> {
+/// A packet of UEFI firmware on x86-64.
+pub fn packet(kind: u8, mac: [u8; 6], options: &[(u8, &[u8])]) -> Vec<u8> {
+    packet_of(b"PXEClient:Arch:00007:UNDI:003016", 7, kind, mac, options)
+}
+
+/// A packet of any firmware.
+pub fn packet_of(
+    vendor: &[u8],
+    architecture: u8,
+    kind: u8,
+    mac: [u8; 6],
+    options: &[(u8, &[u8])],
+) -> Vec<u8> {
     let mut bytes = vec![0; 236];
     bytes[..4].copy_from_slice(&[1, 1, 6, 1]);
     bytes[4..8].copy_from_slice(&[1, 2, 3, mac[5]]);
@@ -20,7 +32,8 @@ fn packet(kind: u8, mac: [u8; 6], options: &[(u8, &[u8])]) -> Vec<u8> {
     bytes[28..34].copy_from_slice(&mac);
     bytes.extend(MAGIC);
     bytes.extend([53, 1, kind]);
-    let firmware: [(u8, &[u8]); 2] = [(60, b"PXEClient:Arch:00007:UNDI:003016"), (93, &[0, 7])];
+    let architecture = [0, architecture];
+    let firmware: [(u8, &[u8]); 2] = [(60, vendor), (93, &architecture)];
     for (code, data) in firmware.iter().chain(options).chain([&(82, &[19, 0][..])]) {
         bytes.extend([*code, u8::try_from(data.len()).expect("short")]);
         bytes.extend(*data);
@@ -30,7 +43,7 @@ fn packet(kind: u8, mac: [u8; 6], options: &[(u8, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-fn option(bytes: &[u8], wanted: u8) -> Option<Vec<u8>> {
+pub fn option(bytes: &[u8], wanted: u8) -> Option<Vec<u8>> {
     let mut rest = bytes.get(240..)?;
     loop {
         match *rest.first()? {
@@ -48,7 +61,7 @@ fn option(bytes: &[u8], wanted: u8) -> Option<Vec<u8>> {
     }
 }
 
-async fn tell(socket: &UdpSocket, port: u16, packet: &[u8]) -> Vec<u8> {
+pub async fn tell(socket: &UdpSocket, port: u16, packet: &[u8]) -> Vec<u8> {
     socket.send_to(packet, ("127.0.0.1", port)).await.expect("sent");
     let mut buffer = vec![0; 2000];
     let (length, _) = tokio::time::timeout(Duration::from_secs(3), socket.recv_from(&mut buffer))
@@ -60,7 +73,7 @@ async fn tell(socket: &UdpSocket, port: u16, packet: &[u8]) -> Vec<u8> {
 }
 
 /// DISCOVER, OFFER, REQUEST, ACK; answers with the address and the boot file.
-async fn lease(fleet: &Fleet, mac: [u8; 6]) -> (Ipv4Addr, Option<String>) {
+pub async fn lease(fleet: &Fleet, mac: [u8; 6]) -> (Ipv4Addr, Option<String>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let offer = tell(&socket, fleet.dhcp, &packet(1, mac, &[])).await;
     assert_eq!(option(&offer, 53), Some(vec![2]), "an offer");
