@@ -21,14 +21,16 @@ const HEAD_LENGTH: usize = 16384;
 
 /// Writes the installer and gives its length.
 pub fn write(source: &Source<'_>, path: &Path) -> Result<u64, DeriveError> {
-    let agent = source.part(Output::Onie, INSTALLER_PART)?;
     let io = |error| DeriveError::Io { path: path.to_owned(), source: error };
+    let agent = source.part(Output::Onie, INSTALLER_PART)?;
+    let root = trusted_root(&source.part(Output::Onie, "initrd")?).map_err(io)?;
+    let (agent, root) = (agent.as_slice(), root.as_slice());
     let mut digest = Digesting(sha2::Sha256::new());
-    payload(source, &agent, &mut digest).map_err(io)?;
+    payload(source, agent, root, &mut digest).map_err(io)?;
     let head = head(source, Sha256::from_bytes(digest.0.finalize().into()));
 
     let mut out = Partial::create(path).map_err(io)?;
-    let written = out.write_all(&head).and_then(|()| payload(source, &agent, &mut out));
+    let written = out.write_all(&head).and_then(|()| payload(source, agent, root, &mut out));
     written.and_then(|()| out.commit()).map_err(io)?;
     std::fs::metadata(path).map(|m| m.len()).map_err(io)
 }
@@ -69,8 +71,37 @@ fn onie_machine(profile: &str) -> String {
     }
 }
 
-fn payload(source: &Source<'_>, agent: &[u8], out: &mut dyn Write) -> io::Result<()> {
+/// The root of trust that the image itself boots with, out of its initrd (newc cpio in zstd): the installer holds
+/// the image against it before it writes.
+fn trusted_root(initrd: &[u8]) -> io::Result<Vec<u8>> {
+    const PATH: &[u8] = b"kiln/trust/root.json";
+    let missing = || io::Error::other("the initrd of this image has no kiln/trust/root.json");
+    let archive = zstd::decode_all(initrd)?;
+    let mut rest = archive.as_slice();
+    loop {
+        // Thirteen numbers of eight hex digits after the magic number; the seventh is the content's length,
+        // the twelfth the name's, with its zero.
+        let header = rest.get(..110).filter(|header| header.starts_with(b"070701")).ok_or_else(missing)?;
+        let number = |n: usize| {
+            let digits = std::str::from_utf8(&header[6 + n * 8..14 + n * 8]).ok();
+            digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).ok_or_else(missing)
+        };
+        let (size, name_size) = (number(6)?, number(11)?);
+        let name_end = 110_usize.checked_add(name_size).ok_or_else(missing)?;
+        let start = name_end.next_multiple_of(4);
+        let end = start.checked_add(size).ok_or_else(missing)?;
+        let name = rest.get(110..name_end.saturating_sub(1)).ok_or_else(missing)?;
+        let content = rest.get(start..end).ok_or_else(missing)?;
+        if name.strip_prefix(b"/").unwrap_or(name) == PATH {
+            return Ok(content.to_vec());
+        }
+        rest = rest.get(end.next_multiple_of(4)..).ok_or_else(missing)?;
+    }
+}
+
+fn payload(source: &Source<'_>, agent: &[u8], root: &[u8], out: &mut dyn Write) -> io::Result<()> {
     entry(out, "installer/kiln-agent", 0o755, agent.len() as u64, &mut io::Cursor::new(agent))?;
+    entry(out, "installer/trust/root.json", 0o644, root.len() as u64, &mut io::Cursor::new(root))?;
     entry(out, "installer/image.kiln", 0o644, source.size, &mut File::open(source.path)?)?;
     out.write_all(&[0; 1024])
 }

@@ -17,14 +17,33 @@ use kiln_signing::PrivateKey;
 /// The agent's stand-in: says what it was called with, and that the bundle is whole.
 const AGENT: &[u8] = b"#!/bin/sh\necho \"agent: $*\"\nsha256sum < \"$3\"\nexit ${AGENT_EXIT:-0}\n";
 
+const ROOT: &str = "{\"root\":true}";
+
 fn name(text: &str) -> PartName {
     text.parse().expect("a part's name")
+}
+
+/// A cpio (newc) with one file before the root of trust, in zstd.
+fn initrd() -> Vec<u8> {
+    let entry = |name: &str, content: &str| {
+        let numbers = [1, 0o100_644, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let mut entry = String::from("070701");
+        entry.extend(numbers.map(|n| format!("{n:08X}")));
+        let pad = |text: &mut String| text.extend(std::iter::repeat_n('\0', text.len().wrapping_neg() % 4));
+        entry += &format!("{name}\0");
+        pad(&mut entry);
+        entry += content;
+        pad(&mut entry);
+        entry
+    };
+    let archive = entry("init", "program") + &entry("kiln/trust/root.json", ROOT);
+    zstd::encode_all(archive.as_bytes(), 3).expect("packed")
 }
 
 fn bundle(folder: &Path, profile: &str, without: &str) -> PathBuf {
     let bytes: BTreeMap<PartName, Vec<u8>> = [
         ("vmlinuz", vec![1; 5000]),
-        ("initrd", vec![2; 7000]),
+        ("initrd", initrd()),
         ("base", vec![3; 300_000]),
         ("fn/frr", vec![4; 200_000]),
         (
@@ -145,6 +164,7 @@ fn the_payload_of_the_installer_is_a_tar_with_agent_and_bundle() {
     assert!(good, "{said}");
     let read = |file: &str| std::fs::read(folder.path().join(file)).expect("read");
     assert_eq!(read("installer/kiln-agent"), AGENT);
+    assert_eq!(read("installer/trust/root.json"), ROOT.as_bytes());
     assert!(read("installer/image.kiln") == read("edge-router-7-x86_64.kiln"));
 }
 

@@ -4,6 +4,8 @@
 # Options:
 #   --list            show what this would install, and where; write nothing
 #   --disk DEVICE     install on this disk [default: the one that ONIE is on]
+#   --force           take a disk that has another system on it
+#   --trust DIR       check the signatures against DIR/root.json [default: the root in this file]
 #   --any-machine     do not compare the machine's name (the architecture always counts)
 #
 # Exit codes: 0 installed, 1 refused or failed (nothing is written before every check has passed).
@@ -26,10 +28,18 @@ die() {
 list=no
 disk=""
 any_machine=no
+force=""
+trust=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --list) list=yes ;;
         --any-machine) any_machine=yes ;;
+        --force) force=--force ;;
+        --trust)
+            [ $# -gt 1 ] && [ -r "$2/root.json" ] || die "--trust wants a folder with a root.json in it"
+            trust="$2"
+            shift
+            ;;
         --disk)
             [ $# -gt 1 ] || die "--disk wants a device, such as --disk /dev/sda"
             disk="$2"
@@ -109,7 +119,9 @@ say "unpacking"
 payload | (cd "$work" && tar xf -) || die "cannot unpack into $work: is the memory full? ($(df -k "$work" 2>/dev/null | tail -n 1))"
 [ -x "$work/installer/kiln-agent" ] || die "the payload has no agent: this file is damaged; download it again"
 
-"$work/installer/kiln-agent" install --bundle "$work/installer/image.kiln" --disk "$disk" --keep-onie ||
+# shellcheck disable=SC2086 # nothing or one word
+"$work/installer/kiln-agent" install --bundle "$work/installer/image.kiln" --disk "$disk" --keep-onie $force \
+    --trust "${trust:-$work/installer/trust}" ||
     die "the installer refused or failed; what it says is above"
 say "installed; the machine starts $image at its next boot"
 exit 0
