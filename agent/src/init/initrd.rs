@@ -88,8 +88,8 @@ fn load_modules() -> Result<(), InitrdError> {
     for path in module_paths(&list) {
         let file = File::open(path).map_err(system(format!("opening {path}")))?;
         match finit_module(&file, c"", 0) {
-            // Built in, or loaded already.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            // Built in, or loaded already; or there is nothing here that it is for, as EFI variables on a BIOS.
+            Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NODEV) => {}
             Err(error) => return Err(system(format!("loading the module {path}"))(error)),
         }
     }
