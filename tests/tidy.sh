@@ -21,7 +21,7 @@ allowed() {
         qemu) echo "kiln-model" ;;
         cli) echo "kiln-model kiln-hw-profiles kiln-signing kiln-builder kiln-outputs kiln-provisioner kiln-boot kiln-rollout kiln-lab" ;;
         tests) echo "kiln-model kiln-signing" ;;
-        tests/bench) echo "" ;;
+        tests/bench) echo "kiln-model kiln-signing" ;;
         *) return 1 ;;
     esac
 }

@@ -2,17 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::HeaderMap;
-use axum::routing::get;
+use axum::routing::{get, post};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use super::accept::{Limits, run};
-use super::files;
+use super::files::{self, OnEnd, Sent};
 
 const QUICK: Limits = Limits {
     head: Duration::from_millis(300),
@@ -29,6 +32,10 @@ struct Running {
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
     file: PathBuf,
+    /// How answers ended.
+    ends: Arc<Mutex<Vec<Sent>>>,
+    /// Requests that reached a handler.
+    served: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
 }
 
@@ -38,17 +45,25 @@ async fn start(limits: Limits) -> Running {
     let file = folder.path().join("part");
     let contents: Vec<u8> = (0..8u32 << 20).map(|i| (i % 251) as u8).collect();
     std::fs::write(&file, contents).expect("written");
-    let served = file.clone();
+    let (ends, served) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let (path, ends_in, served_in) = (file.clone(), Arc::clone(&ends), Arc::clone(&served));
     let handler = move |headers: HeaderMap| {
-        let path = served.clone();
-        async move { files::file(&path, "abc", "application/octet-stream", &headers, None).await }
+        let (path, ends) = (path.clone(), Arc::clone(&ends_in));
+        served_in.fetch_add(1, Ordering::SeqCst);
+        let on_end: OnEnd = Box::new(move |sent| ends.lock().expect("whole").push(sent));
+        async move { files::file(&path, "abc", "application/octet-stream", &headers, Some(on_end)).await }
     };
-    let router = Router::new().route("/part", get(handler));
+    let reported = Arc::clone(&served);
+    let report = async move |body: Bytes| {
+        reported.fetch_add(1, Ordering::SeqCst);
+        format!("{} bytes", body.len())
+    };
+    let router = Router::new().route("/part", get(handler)).route("/report", post(report));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(run(listener, router, limits, stopped));
-    Running { address, stop, task, file, _folder: folder }
+    Running { address, stop, task, file, ends, served, _folder: folder }
 }
 
 async fn ask(address: SocketAddr, request: &str) -> (String, Vec<u8>) {
@@ -86,6 +101,104 @@ async fn a_file_comes_whole_in_part_and_not_at_all() {
 
     let (head, _) = ask(server.address, &request("GET", "range: bytes=9000000-\r\n")).await;
     assert!(head.starts_with("http/1.1 416") && head.contains("bytes */8388608"), "{head}");
+}
+
+#[tokio::test]
+async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
+    let server = start(Limits::default()).await;
+    let (rest, whole, nothing) = (8, 8 << 20, None);
+    for (condition, status, length) in [
+        ("if-match: \"abc\"\r\n", "206", Some(rest)),
+        ("if-range: \"abc\"\r\n", "206", Some(rest)),
+        ("if-match: \"new\"\r\n", "412", nothing),
+        ("if-range: \"new\"\r\n", "200", Some(whole)),
+    ] {
+        let headers = format!("range: bytes=8388600-\r\n{condition}");
+        let (head, body) = ask(server.address, &request("GET", &headers)).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{condition}: {head}");
+        assert!(length.is_none_or(|length| body.len() == length), "{condition}: {} bytes", body.len());
+    }
+}
+
+#[tokio::test]
+async fn what_two_programs_may_read_in_two_ways_reaches_nobody() {
+    let server = start(QUICK).await;
+    let smuggled = "GET /part HTTP/1.1\r\nhost: x\r\n\r\n";
+    for headers in [
+        format!(
+            "content-length: {}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}",
+            smuggled.len() + 5
+        ),
+        format!("content-length: 0\r\ncontent-length: {}\r\n\r\n{smuggled}", smuggled.len()),
+        format!("transfer-encoding: xchunked\r\n\r\n{smuggled}"),
+        format!("content-length : 9\r\n\r\n{smuggled}"),
+        format!("x: y\n\r\n{smuggled}"),
+        format!("host: other\r\n\r\n{smuggled}"),
+        format!("x: {}\r\n\r\n", "y".repeat(20_000)),
+    ] {
+        let (head, _) = ask(server.address, &format!("POST /report HTTP/1.1\r\nhost: x\r\n{headers}")).await;
+        let refused = ["400", "431", "501"].iter().any(|s| head.starts_with(&format!("http/1.1 {s}")));
+        assert!(refused && head.contains("connection: close"), "{headers:?}: {head}");
+    }
+    assert_eq!(server.served.load(Ordering::SeqCst), 0, "a handler saw a request that was refused");
+    for chunks in
+        ["zz\r\nab\r\n0\r\n\r\n", "-1\r\na\r\n0\r\n\r\n", "2\r\nabc\r\n0\r\n\r\n", "fffffffffffffffff\r\na"]
+    {
+        let bytes = format!("POST /report HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+        let (head, _) = ask(server.address, &bytes).await;
+        assert!(!head.starts_with("http/1.1 200"), "{chunks:?}: {head}");
+    }
+    assert_eq!(server.served.load(Ordering::SeqCst), 0, "a handler saw a body that is none");
+}
+
+#[tokio::test]
+async fn requests_follow_each_other_and_one_with_a_body_is_the_last() {
+    let server = start(Limits::default()).await;
+    let part = "GET /part HTTP/1.1\r\nhost: x\r\nrange: bytes=1-2\r\n\r\n";
+    let head = "HEAD /part HTTP/1.1\r\nhost: x\r\n\r\n";
+    let report =
+        "POST /report HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    stream.write_all(format!("{part}{head}{report}{part}").as_bytes()).await.expect("sent");
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all).await;
+    let all = String::from_utf8_lossy(&all).to_ascii_lowercase();
+    let statuses: Vec<&str> = all.match_indices("http/1.1 ").map(|(at, _)| &all[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["206", "200", "200"], "{all}");
+    assert!(all.contains("\u{1}\u{2}http/1.1 200") && all.ends_with("3 bytes"), "{all}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_a_byte_now_and_then_is_cut_and_it_is_told_how_far_it_came() {
+    let server = start(QUICK).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let mut stream = socket.connect(server.address).await.expect("connected");
+    stream.write_all(request("GET", "").as_bytes()).await.expect("sent");
+    let began = Instant::now();
+    let mut read = 0;
+    // Each byte is progress; all of them together are not enough.
+    while server.ends.lock().expect("whole").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10), "still served after {read} bytes");
+        read += stream.read(&mut [0]).await.expect("still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ends = server.ends.lock().expect("whole").clone();
+    assert!(matches!(ends[..], [Sent::Stopped { at, of: 8_388_608 }] if at < 8 << 20), "{ends:?}");
+}
+
+#[tokio::test]
+async fn whole_files_and_parts_are_told_apart() {
+    let server = start(Limits::default()).await;
+    for (headers, end) in
+        [("", Sent::Whole), ("range: bytes=0-99\r\n", Sent::Part), ("range: bytes=-9\r\n", Sent::Whole)]
+    {
+        ask(server.address, &request("GET", headers)).await;
+        let ends = std::mem::take(&mut *server.ends.lock().expect("whole"));
+        assert_eq!(ends, [end], "{headers}");
+    }
+    ask(server.address, &request("HEAD", "")).await;
+    assert!(server.ends.lock().expect("whole").is_empty(), "a HEAD sends nothing");
 }
 
 #[tokio::test]
