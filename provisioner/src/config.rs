@@ -3,6 +3,7 @@
 //! Contract: a [`ServerConfig`] that exists can be served. Every refusal names file, line and key and
 //! says how to mend it.
 
+mod dhcp;
 mod document;
 mod fleet;
 

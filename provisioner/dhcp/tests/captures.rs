@@ -5,10 +5,10 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcproto::v4::MessageType;
-use kiln_dhcp::{ClientFacts, Destination, Firmware, Request, Reservation};
+use kiln_dhcp::{ClientFacts, Destination, Effect, Firmware, Inbound, Request, Reservation};
 use kiln_model::MacAddr;
 
 use support::{Ask, LOADER, Lab, SCRIPT, file, kind, option};
@@ -95,4 +95,25 @@ fn firmware_hears_what_it_needs_to_believe_an_offer() {
     assert_eq!(option(&sent.bytes, 175), Some(vec![176, 1, 1]));
     // iPXE leaves the broadcast flag clear and cannot answer ARP: a frame of its own.
     assert_eq!(sent.to, Destination::Raw { address: ADDRESS, mac: MAC });
+}
+
+/// Beside dnsmasq, which gave the address: OVMF took our offer without a file and asked port 4011.
+#[test]
+fn firmware_beside_another_server_asks_the_boot_server_and_is_told() {
+    let mut lab = lab();
+    lab.memory.subnets[0].proxy = true;
+    let (offer, sent) =
+        lab.tell(&captured(include_str!("captures/ovmf-pxe-discover.hex"))).expect("an offer");
+    assert_eq!((offer.yiaddr(), option(&sent.bytes, 43)), (Ipv4Addr::UNSPECIFIED, None));
+
+    let request = captured(include_str!("captures/ovmf-4011-request.hex"));
+    let source = SocketAddrV4::new(ADDRESS, 4011);
+    let input = Inbound { bytes: &request.bytes, source, local: support::SERVER };
+    let effects = lab.server.boot_service(&input, lab.now, &lab.memory);
+    let sent = effects.iter().find_map(|effect| match effect {
+        Effect::Send(sent) => Some(sent),
+        _ => None,
+    });
+    let sent = sent.expect("an ACK");
+    assert_eq!((sent.to, file(&sent.bytes).as_str()), (Destination::Unicast(source), LOADER));
 }

@@ -1,6 +1,6 @@
 //! Real DHCP clients against the core on a real wire, in network namespaces made here.
 //!
-//! As root: `cargo test -p kiln-dhcp -- --ignored` (which builds examples/serve.rs, the server, too).
+//! As root: `cargo test -p kiln-dhcp -- --ignored` (which builds examples/serve4.rs, the server, too).
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -40,7 +40,7 @@ impl Wire {
             ip(&format!("-n {name} link set wire up"));
         }
         let example = std::env::current_exe().expect("a path");
-        let example = example.ancestors().nth(2).expect("target folder").join("examples/serve");
+        let example = example.ancestors().nth(2).expect("target folder").join("examples/serve4");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", server]).arg(example).args(["wire", MAC, "10.77.0.11"]).args(words);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("iproute2 is installed");
@@ -54,7 +54,7 @@ impl Wire {
             text
         });
         wire.server = Some((child, log));
-        assert_eq!(line, "ready\n", "cargo build -p kiln-dhcp --example serve");
+        assert_eq!(line, "ready\n", "cargo build -p kiln-dhcp --example serve4");
         wire
     }
 

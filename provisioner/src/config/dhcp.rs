@@ -24,7 +24,8 @@ pub fn check(document: &Document<'_>, fleet: &Fleet) -> Result<(), ConfigError> 
                 );
             }
         } else if !network.roles.is_empty() {
-            let help = "add `link`, the subnet of the network on whose wire this one is, or leave `roles` out";
+            let help =
+                "add `link`, the subnet of the network on whose wire this one is, or leave `roles` out";
             return refuse("roles", "`roles` choose between networks of one wire".to_owned(), help);
         }
         classes(document, fleet, index, network)?;
@@ -54,7 +55,8 @@ fn classes(
             let (problem, help) = if PROTOCOL_OPTIONS.contains(&option.code) {
                 (format!("option {} is what the protocol itself decides", option.code), "leave it out")
             } else if value(option).is_none() {
-                let problem = format!("option {} has no value, several, or bytes that are not hex", option.code);
+                let problem =
+                    format!("option {} has no value, several, or bytes that are not hex", option.code);
                 (problem, "write exactly one of `text`, `addresses` and `hex`")
             } else {
                 continue;
@@ -102,7 +104,10 @@ fn addresses6(document: &Document<'_>, fleet: &Fleet) -> Result<(), ConfigError>
         let pool = |pool: [Ipv6Addr; 2]| (pool[0]..=pool[1]).contains(&address);
         let earlier = fleet.machines.iter().take(index).find(|m| m.address6 == Some(address));
         let (problem, help) = if let Some(earlier) = earlier {
-            (format!("{address} is also the address6 of machine `{}`", earlier.name), "correct one of the two")
+            (
+                format!("{address} is also the address6 of machine `{}`", earlier.name),
+                "correct one of the two",
+            )
         } else if !fleet.networks.iter().any(|n| n.subnet6.is_some_and(|subnet| subnet.contains(address))) {
             (format!("{address} is in no network's `subnet6`"), "correct it, or add `subnet6` to its network")
         } else if fleet.networks.iter().any(|n| n.pool6.is_some_and(pool)) {
@@ -124,7 +129,8 @@ mod tests {
     use crate::config::FleetState;
 
     const NETWORK: &str = "[[network]]\nsubnet = \"10.0.0.0/24\"\npool = [\"10.0.0.100\", \"10.0.0.199\"]\n";
-    const MACHINE: &str = "[[machine]]\nname = \"r1\"\nmac = \"02:00:00:00:00:01\"\naddress = \"10.0.0.9\"\nimage = \"e\"\n";
+    const MACHINE: &str =
+        "[[machine]]\nname = \"r1\"\nmac = \"02:00:00:00:00:01\"\naddress = \"10.0.0.9\"\nimage = \"e\"\n";
 
     fn key_of_refusal(text: &str) -> String {
         match FleetState::parse(Path::new("fleet.toml"), &format!("format = 1\n{text}")) {
@@ -144,20 +150,31 @@ mod tests {
             (format!("{NETWORK}{second}link = \"10.0.1.0/24\"\n"), "network[1].link"),
             (format!("{NETWORK}roles = [\"leaf\"]\n"), "network[0].roles"),
             (format!("{NETWORK}{class}pool = [\"10.0.0.200\", \"10.0.0.210\"]\n"), ""),
-            (format!("{NETWORK}{class}pool = [\"10.0.0.150\", \"10.0.0.210\"]\n"), "network[0].class[0].pool"),
+            (
+                format!("{NETWORK}{class}pool = [\"10.0.0.150\", \"10.0.0.210\"]\n"),
+                "network[0].class[0].pool",
+            ),
             (format!("{NETWORK}{class}pool = [\"10.0.1.1\", \"10.0.1.2\"]\n"), "network[0].class[0].pool"),
-            (format!("{NETWORK}{class}pool = [\"10.0.0.8\", \"10.0.0.10\"]\n{MACHINE}"), "network[0].class[0].pool"),
+            (
+                format!("{NETWORK}{class}pool = [\"10.0.0.8\", \"10.0.0.10\"]\n{MACHINE}"),
+                "network[0].class[0].pool",
+            ),
             (format!("{NETWORK}{class}{option}code = 42\naddresses = [\"10.0.0.1\"]\n"), ""),
             (format!("{NETWORK}{class}{option}code = 43\nhex = \"0601ff\"\n"), ""),
             (format!("{NETWORK}{class}{option}code = 43\nhex = \"06f\"\n"), "network[0].class[0].option"),
             (format!("{NETWORK}{class}{option}code = 42\n"), "network[0].class[0].option"),
             (format!("{NETWORK}{class}{option}code = 54\ntext = \"x\"\n"), "network[0].class[0].option"),
             (format!("{NETWORK}pool6 = [\"fd77::1\", \"fd77::2\"]\n"), "network[0].pool6"),
-            (format!("{NETWORK}subnet6 = \"fd77::/64\"\npool6 = [\"fd78::1\", \"fd78::2\"]\n"), "network[0].pool6"),
+            (
+                format!("{NETWORK}subnet6 = \"fd77::/64\"\npool6 = [\"fd78::1\", \"fd78::2\"]\n"),
+                "network[0].pool6",
+            ),
             (format!("{NETWORK}subnet6 = \"fd77::/64\"\n{MACHINE}address6 = \"fd77::11\"\n"), ""),
             (format!("{NETWORK}{MACHINE}address6 = \"fd77::11\"\n"), "machine[0].address6"),
             (
-                format!("{NETWORK}subnet6 = \"fd77::/64\"\npool6 = [\"fd77::1\", \"fd77::ff\"]\n{MACHINE}address6 = \"fd77::11\"\n"),
+                format!(
+                    "{NETWORK}subnet6 = \"fd77::/64\"\npool6 = [\"fd77::1\", \"fd77::ff\"]\n{MACHINE}address6 = \"fd77::11\"\n"
+                ),
                 "machine[0].address6",
             ),
         ] {
@@ -168,6 +185,9 @@ mod tests {
     #[test]
     fn beside_another_server_a_machine_needs_no_address() {
         let proxy = "[[network]]\nsubnet = \"10.0.0.0/24\"\nmode = \"proxy\"\n";
-        assert_eq!(key_of_refusal(&format!("{proxy}{}", MACHINE.replace("address = \"10.0.0.9\"\n", ""))), "");
+        assert_eq!(
+            key_of_refusal(&format!("{proxy}{}", MACHINE.replace("address = \"10.0.0.9\"\n", ""))),
+            ""
+        );
     }
 }

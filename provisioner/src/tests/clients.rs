@@ -1,5 +1,5 @@
 //! The drivers beside DHCPv4, on a real wire: DHCPv6 with real clients, addresses in use, rogue servers, and
-//! ProxyDHCP beside dnsmasq. The server runs as a program (examples/serve.rs) in a namespace made here.
+//! ProxyDHCP beside dnsmasq. The server runs as a program (examples/serve_fleet.rs) in a namespace made here.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,7 +38,8 @@ impl Wire {
         }
         run(&format!("ip -n {server} address add 10.77.0.1/24 dev wire"));
         run(&format!("ip -n {server} address add fd77::1/64 dev wire"));
-        let kiln = "format = 1\n[serve]\ninterface = \"wire\"\naddress = \"10.77.0.1\"\naddress6 = \"fd77::1\"\n";
+        let kiln =
+            "format = 1\n[serve]\ninterface = \"wire\"\naddress = \"10.77.0.1\"\naddress6 = \"fd77::1\"\n";
         let fleet = format!(
             "format = 1\n[[network]]\nsubnet = \"10.77.0.0/24\"\n{network}\n[[machine]]\nname = \"r1\"\nmac = \"{R1}\"\n\
              address = \"10.77.0.11\"\naddress6 = \"fd77::11\"\nimage = \"edge\"\n"
@@ -52,8 +53,8 @@ impl Wire {
 
     async fn start(&mut self) {
         let program = std::env::current_exe().expect("a path");
-        let program = program.ancestors().nth(2).expect("target folder").join("examples/serve");
-        assert!(program.exists(), "cargo build -p kiln-provisioner --example serve");
+        let program = program.ancestors().nth(2).expect("target folder").join("examples/serve_fleet");
+        assert!(program.exists(), "cargo build -p kiln-provisioner --example serve_fleet");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[0]]).arg(program).arg(self.fleet.dir.path());
         self.programs.push(command.spawn().expect("iproute2 is installed"));
@@ -189,11 +190,13 @@ async fn a_rogue_server_is_an_alarm() {
 async fn beside_another_server_no_address_is_given() {
     let mut wire = Wire::new("mode = \"proxy\"").await;
     let (leases, pid) = (wire.lease_file("leases"), wire.lease_file("pid"));
-    let once = format!("timeout 8 dhclient -4 -1 -v -sf /bin/true -lf {leases} -pf {pid} wire; kill $(cat {pid})");
+    let once =
+        format!("timeout 8 dhclient -4 -1 -v -sf /bin/true -lf {leases} -pf {pid} wire; kill $(cat {pid})");
     let alone = wire.client(&once);
     assert!(!alone.contains("bound to"), "{alone}");
     wire.dnsmasq("10.77.0.200,10.77.0.210,255.255.255.0").await;
     // The kernel answers for dnsmasq's side; firmware beside it is the lab's and the captures'.
-    let listens = Command::new("ip").args(["netns", "exec", &wire.names[0], "ss", "-lun"]).output().expect("ss");
+    let listens =
+        Command::new("ip").args(["netns", "exec", &wire.names[0], "ss", "-lun"]).output().expect("ss");
     assert!(String::from_utf8_lossy(&listens.stdout).contains(":4011"), "{listens:?}");
 }

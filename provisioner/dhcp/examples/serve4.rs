@@ -1,4 +1,4 @@
-//! The core on a real wire, with its leases in memory: `serve INTERFACE [MAC ADDRESS [proxy]]`.
+//! The core on a real wire, with its leases in memory: `serve4 INTERFACE [MAC ADDRESS [proxy]]`.
 //!
 //! With `proxy` it gives no address, and answers on port 4011 as well.
 //!
@@ -23,7 +23,7 @@ use support::{Memory, SERVER};
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let interface =
-        arguments.first().ok_or_else(|| io::Error::other("usage: serve INTERFACE [MAC ADDRESS]"))?;
+        arguments.first().ok_or_else(|| io::Error::other("usage: serve4 INTERFACE [MAC ADDRESS]"))?;
     let mut memory = Memory { subnets: vec![network()], ..Memory::default() };
     memory.subnets[0].proxy = arguments.iter().any(|argument| argument == "proxy");
     if let [_, mac, address, ..] = arguments.as_slice() {
