@@ -11,6 +11,7 @@ mod message;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -50,11 +51,14 @@ struct Seeker {
     via: &'static str,
     uuid: Option<[u8; 16]>,
     kernel: String,
+    /// A provisioner has said something, if only to wait: the box is not alone.
+    answered: Arc<AtomicBool>,
     /// One interface at a time has an address: two in one network would take each other's answers.
     turn: Arc<Mutex<()>>,
 }
 
-/// Asks on every interface until a provisioner answers. With `patience`, none when nobody did in that time.
+/// Asks on every interface until a provisioner says what to do. With `patience`, none when nobody has answered
+/// anything in that time.
 ///
 /// # Errors
 /// The kernel refuses to list interfaces.
@@ -65,8 +69,15 @@ pub async fn ask(
 ) -> Result<Option<Task>, NetworkError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let uuid = super::introduce::hardware::uuid();
-    let seeker = Seeker { network: network.clone(), via, uuid, kernel: release, turn: Arc::default() };
-    let end = patience.map(|patience| Instant::now() + patience);
+    let seeker = Seeker {
+        network: network.clone(),
+        via,
+        uuid,
+        kernel: release,
+        answered: Arc::default(),
+        turn: Arc::default(),
+    };
+    let mut end = patience.map(|patience| Instant::now() + patience);
     let mut asking = FuturesUnordered::new();
     let mut known = BTreeSet::new();
     loop {
@@ -85,7 +96,10 @@ pub async fn ask(
             () = sleep_until(end.map_or(look, |end| end.min(look))) => {}
         }
         if end.is_some_and(|end| Instant::now() >= end) {
-            return Ok(None);
+            if !seeker.answered.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            end = None;
         }
     }
 }
@@ -158,6 +172,7 @@ async fn question(
         let pause = match asked {
             Ok(task) => return Ok(task),
             Err(HttpError::Status { status, text, retry_after, .. }) => {
+                seeker.answered.fetch_or(is_an_answer(status), Ordering::Relaxed);
                 let pause = retry_after.unwrap_or(PAUSE_S).clamp(1, LONGEST_PAUSE_S);
                 let text = printable(&text);
                 shown.say(&format!("the provisioner answers {status}: {text}; asks again in {pause} s"));
@@ -171,6 +186,11 @@ async fn question(
         sleep(Duration::from_secs(pause)).await;
     }
     Err("its lease has ended".to_owned())
+}
+
+/// Whether a status comes from a provisioner that works: one that is broken is as good as none.
+const fn is_an_answer(status: u16) -> bool {
+    status < 500 || status == 503
 }
 
 async fn ask_once(
