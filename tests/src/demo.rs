@@ -23,7 +23,8 @@ pub struct Demo {
     pub agent: PathBuf,
     /// When the first step began.
     pub started: Instant,
-    passed: u32,
+    /// How many checks held.
+    pub passed: u32,
 }
 
 /// Why a step did not go well.
@@ -108,7 +109,7 @@ pub fn run(args: &Args) -> Result<bool, Failed> {
 }
 
 /// Ends the lab, or says how to go on with it. Returns how many checks failed.
-fn end(demo: &mut Demo, once: bool) -> u32 {
+pub fn end(demo: &mut Demo, once: bool) -> u32 {
     let running = demo.kiln.lab_status().ok();
     if !once {
         if running.is_some() {
@@ -153,15 +154,17 @@ fn print_next(dir: &str) {
     }
 }
 
-fn show_logs(demo: &Demo) {
+/// The end of every log of the lab.
+pub fn show_logs(demo: &Demo) {
     let lab = demo.fleet.dir().join(".lab");
     if let Ok(log) = fs::read_to_string(lab.join("serve.log")) {
         let lines: Vec<&str> = log.lines().collect();
         println!("   end of the server's log:");
         lines[lines.len().saturating_sub(TAIL)..].iter().for_each(|line| println!("   │ {line}"));
     }
-    for machine in ["r1", "r2"] {
-        if let Ok(console) = demo.kiln.console(machine, TAIL) {
+    let machines = fs::read_dir(lab.join("machines")).into_iter().flatten().flatten();
+    for machine in machines.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if let Ok(console) = demo.kiln.console(&machine, TAIL) {
             println!("   end of {machine}'s console:");
             console.lines().for_each(|line| println!("   │ {line}"));
         }

@@ -61,6 +61,14 @@ impl DemoFleet {
         self.dir.join("bundles").join(format!("{IMAGE}-{version}-x86_64.kiln"))
     }
 
+    /// Writes one of the fleet's files, and says so.
+    pub fn write(&self, file: &str, text: &str) -> Result<PathBuf, Failed> {
+        let path = self.dir.join(file);
+        fs::write(&path, text)?;
+        println!("   ~ {} is written", path.display());
+        Ok(path)
+    }
+
     /// A cache with the downloads of `kiln`'s own and no finished parts, so that a bake has to make
     /// every part again.
     pub fn fresh_cache(&self) -> Result<PathBuf, Failed> {

@@ -82,7 +82,7 @@ impl Kiln {
     }
 
     /// Asks silently.
-    fn ask(&self, args: &[&str]) -> Result<String, Failed> {
+    pub fn ask(&self, args: &[&str]) -> Result<String, Failed> {
         let fleet = self.fleet.display().to_string();
         let ended = self.execute(&[&["-C", &fleet], args].concat(), Stdio::piped())?;
         if ended.good {
@@ -110,6 +110,12 @@ impl Kiln {
 
     pub fn lab_status(&self) -> Result<LabStatus, Failed> {
         self.json(&["lab", "status"])
+    }
+
+    /// The server's process in the lab.
+    pub fn lab_server(&self) -> Result<u32, Failed> {
+        let status = self.lab_status()?;
+        status.server.and_then(|server| server.pid).ok_or_else(|| Failed::new("the lab has no server"))
     }
 
     pub fn console(&self, machine: &str, lines: usize) -> Result<String, Failed> {

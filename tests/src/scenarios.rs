@@ -1,0 +1,180 @@
+//! Ways of booting, each proven through the command line to a healthy agent.
+//!
+//! One machine runs `time-server`, the image on which a machine is healthy without neighbours. Each scenario has a
+//! fleet and a lab of its own and ends them.
+
+mod discovery;
+mod disk;
+mod network;
+mod onie;
+
+use std::time::Instant;
+
+use kiln_model::api::Timeline;
+use kiln_model::timeline::Step;
+
+use crate::Args;
+use crate::demo::{self, Demo, Failed};
+use crate::fleet::DemoFleet;
+use crate::kiln::Kiln;
+use crate::wait;
+
+/// One way of booting.
+struct Scenario {
+    /// What a person types.
+    name: &'static str,
+    /// From where to where.
+    title: &'static str,
+    /// Does it and checks it.
+    run: fn(&mut Demo) -> Result<(), Failed>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "bios", title: "BIOS PXE to a healthy agent", run: network::bios },
+    Scenario {
+        name: "uefi-pxe",
+        title: "UEFI PXE, iPXE by TFTP, to a healthy agent",
+        run: network::uefi_pxe,
+    },
+    Scenario {
+        name: "uefi-http",
+        title: "UEFI HTTP boot, iPXE, to a healthy agent",
+        run: network::http_ipxe,
+    },
+    Scenario {
+        name: "uki",
+        title: "UEFI HTTP boot of a UKI, no iPXE, to a healthy agent",
+        run: network::http_uki,
+    },
+    Scenario {
+        name: "uki-tftp",
+        title: "UEFI PXE of a UKI by TFTP, to a healthy agent",
+        run: network::pxe_uki,
+    },
+    Scenario {
+        name: "arm64",
+        title: "arm64: UEFI HTTP boot of a UKI, to a healthy agent",
+        run: network::arm64,
+    },
+    Scenario {
+        name: "disk",
+        title: "A/B disk to a healthy agent, and again without a server",
+        run: disk::run,
+    },
+    Scenario { name: "onie", title: "ONIE's search, installer, and a boot from the disk", run: onie::run },
+    Scenario { name: "discovery", title: "an unknown machine is accepted, and healthy", run: discovery::run },
+];
+
+/// The image that they run, and the machine.
+const IMAGE: &str = "time-server";
+const MACHINE: &str = "m1";
+const MAC: &str = "52:54:00:77:00:31";
+/// Firmware, loader, kernel, verification: on one busy core in software.
+const DEADLINE_S: u64 = 900;
+
+/// Runs the scenarios of these names; true when every check held.
+pub fn run(args: &Args, names: &[String]) -> Result<bool, Failed> {
+    if names.is_empty() {
+        SCENARIOS.iter().for_each(|scenario| println!("{:<12} {}", scenario.name, scenario.title));
+        return Ok(true);
+    }
+    let all = names.iter().any(|name| name == "all");
+    if let Some(unknown) =
+        names.iter().find(|name| *name != "all" && !SCENARIOS.iter().any(|s| s.name == **name))
+    {
+        return Err(Failed::new(format!("there is no scenario `{unknown}`; without a name they are listed")));
+    }
+    let wanted = SCENARIOS.iter().filter(|s| all || names.iter().any(|name| name == s.name));
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in wanted {
+        println!("\n── {}: {}", scenario.name, scenario.title);
+        let mut demo = stage(args, scenario)?;
+        let went = (scenario.run)(&mut demo);
+        if let Err(error) = &went {
+            failed += 1;
+            println!("   ✗ {error}");
+            demo::show_logs(&demo);
+        }
+        failed += demo::end(&mut demo, true);
+        passed += demo.passed;
+        println!("   {}: {:.1} s", scenario.name, demo.started.elapsed().as_secs_f32());
+    }
+    println!("\n{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+fn stage(args: &Args, scenario: &Scenario) -> Result<Demo, Failed> {
+    let dir = args.dir.with_file_name(format!(
+        "{}-{}",
+        args.dir.file_name().unwrap_or_default().to_string_lossy(),
+        scenario.name
+    ));
+    let agent = match (scenario.name, &args.agent_arm64) {
+        ("arm64", Some(agent)) => agent.canonicalize()?,
+        ("arm64", None) => return Err(Failed::new("--agent-arm64 is wanted: `make agent-arm64` builds it")),
+        _ => args.agent.canonicalize()?,
+    };
+    let kiln = Kiln::new(args.kiln.canonicalize()?, dir.clone(), agent.clone());
+    let fleet = DemoFleet::new(dir);
+    fleet.remove_old(&kiln)?;
+    Ok(Demo { kiln, fleet, agent, started: Instant::now(), passed: 0 })
+}
+
+/// Makes the fleet, with these lines for its policy and its machines, and publishes the image.
+fn prepare(demo: &Demo, image_folder: &str, arch: &str, fleet: &str) -> Result<String, Failed> {
+    let dir = demo.fleet.dir().display().to_string();
+    demo.kiln.type_in(&["init", &dir, "--lab", "--image", IMAGE])?;
+    demo.fleet.mark()?;
+    demo.fleet.write("fleet.toml", fleet)?;
+    demo.kiln.run(&["bake", image_folder])?;
+    let bundle = demo.fleet.dir().join(format!("bundles/{IMAGE}-1-{arch}.kiln")).display().to_string();
+    demo.kiln.run(&["publish", &bundle])?;
+    Ok(bundle)
+}
+
+/// The policy and the network of `fleet.toml`.
+fn policy(boot: &str) -> String {
+    format!(
+        "format = 1\n[boot]\ntries = 3\nretry_s = 5\n{boot}\n[[network]]\nsubnet = \"10.77.0.0/24\"\n\
+         pool = [\"10.77.0.100\", \"10.77.0.199\"]\n"
+    )
+}
+
+/// The machine of `fleet.toml`, with `more` lines.
+fn machine(more: &str) -> String {
+    format!(
+        "[[machine]]\nname = \"{MACHINE}\"\nmac = \"{MAC}\"\naddress = \"10.77.0.31\"\nimage = \"{IMAGE}\"\n{more}\n"
+    )
+}
+
+/// Starts the lab with one machine that has these lines in the topology.
+fn lab_up(demo: &Demo, machine: &str) -> Result<(), Failed> {
+    let text = format!(
+        "format = 1\nname = \"one\"\n[boot]\nbridge = \"br0\"\naddress = \"10.77.0.1/24\"\n\
+         [[machine]]\nname = \"{MACHINE}\"\nmac = \"{MAC}\"\n{machine}\n"
+    );
+    let file = demo.fleet.write("topology.toml", &text)?.display().to_string();
+    demo.kiln.run(&["lab", "up", "--topology", &file])?;
+    Ok(())
+}
+
+/// Waits until the machine is healthy on version 1, and shows its way there.
+fn healthy(demo: &mut Demo) -> Result<Timeline, Failed> {
+    wait::healthy(demo, MACHINE, "1", DEADLINE_S)?;
+    demo.check(&format!("{MACHINE} is healthy"), true, String::new)?;
+    demo.kiln.run(&["machine", "timeline", MACHINE, "--boots", "1"])?;
+    demo.kiln.timeline(MACHINE)
+}
+
+/// States that a boot went through some steps and not through others.
+fn went(demo: &mut Demo, timeline: &Timeline, through: &[Step], not: &[Step]) -> Result<(), Failed> {
+    let has = |step: &Step| timeline.entries.iter().any(|entry| entry.step == *step);
+    let words = |steps: &[Step]| steps.iter().map(|step| step.as_str()).collect::<Vec<_>>().join(", ");
+    let missing: Vec<Step> = through.iter().copied().filter(|step| !has(step)).collect();
+    demo.check(&format!("it went through: {}", words(through)), missing.is_empty(), || words(&missing))?;
+    if not.is_empty() {
+        return Ok(());
+    }
+    let odd: Vec<Step> = not.iter().copied().filter(has).collect();
+    demo.check(&format!("and not through: {}", words(not)), odd.is_empty(), || words(&odd))
+}

@@ -1,0 +1,93 @@
+//! A switch with ONIE: its search, the installer in busybox on a blank disk, and a boot from that disk.
+//!
+//! ONIE itself is played by `tests/onie/init` on the image's own kernel.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{DEADLINE_S, IMAGE, MACHINE, healthy, lab_up, machine, policy, prepare};
+use crate::demo::{Demo, Failed};
+use crate::wait;
+
+/// Process 1 of the machine that plays ONIE.
+const INIT: &str = include_str!("../../onie/init");
+/// Debian's `busybox-static`.
+const BUSYBOX: &str = "/bin/busybox";
+
+pub fn run(demo: &mut Demo) -> Result<(), Failed> {
+    let bundle = prepare(demo, IMAGE, "x86_64", &(policy("") + &machine("")))?;
+    demo.kiln.run(&["publish", &bundle, "--with", "onie"])?;
+    let dir = demo.fleet.dir().canonicalize()?;
+    fs::write(dir.join("vmlinuz"), part(&bundle, "vmlinuz")?)?;
+    fs::write(dir.join("onie.img"), initrd(&dir, &part(&bundle, "initrd")?)?)?;
+
+    // Installed once by the name that the default names end with: the last that ONIE tries, and the first that
+    // a server without our options would answer.
+    let onie = "linux = { kernel = \"vmlinuz\", initrd = \"onie.img\", \
+                cmdline = \"rdinit=/onie/init console=ttyS0,115200n8 replay=waterfall\" }";
+    lab_up(demo, &format!("memory_mib = 1024\ndisk = {{ size_mib = 2048 }}\n{onie}"))?;
+    let said = wait::until("ONIE to install", DEADLINE_S, || {
+        let console = demo.kiln.console(MACHINE, 400)?;
+        let lines = console.lines().filter(|line| line.contains("ONIE-REPLAY: "));
+        let said = lines.collect::<Vec<_>>().join("\n");
+        Ok(if said.contains("INSTALLED") || said.contains("FAILED") { Ok(said) } else { Err(said) })
+    })?;
+    said.lines().for_each(|line| println!("     {line}"));
+    demo.check(
+        "ONIE found the installer by its default names, and installed",
+        said.contains("INSTALLED"),
+        || said.clone(),
+    )?;
+    let disk = dir.join(".lab/machines").join(MACHINE).join("disk.raw");
+    demo.kiln.run(&["lab", "down"])?;
+    fs::rename(disk, dir.join("disk.raw"))?;
+
+    lab_up(demo, "firmware = \"disk\"\ndisk = { image = \"disk.raw\" }")?;
+    healthy(demo).map(drop)
+}
+
+/// A part's bytes out of a bundle, which is a tar.
+fn part(bundle: &str, name: &str) -> Result<Vec<u8>, Failed> {
+    let out = Command::new("tar").args(["-xOf", bundle, &format!("parts/{name}")]).output()?;
+    if out.status.success() && !out.stdout.is_empty() {
+        return Ok(out.stdout);
+    }
+    Err(Failed::new(format!("{bundle} has no part {name}")))
+}
+
+/// The image's initrd with ONIE's player appended: the kernel unpacks one archive after the other.
+fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
+    let tree = dir.join("onie-tree");
+    for folder in ["onie", "bin", "dev"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    fs::copy(BUSYBOX, tree.join("bin/busybox"))
+        .map_err(|error| Failed::new(format!("{BUSYBOX}: {error}; install busybox-static")))?;
+    let init = tree.join("onie/init");
+    fs::write(&init, INIT)?;
+    fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let mut whole = image.to_vec();
+    whole.resize(whole.len().next_multiple_of(4), 0);
+    whole.extend(cpio(&tree)?);
+    Ok(whole)
+}
+
+fn cpio(tree: &Path) -> Result<Vec<u8>, Failed> {
+    let names: Vec<PathBuf> =
+        [".", "bin", "bin/busybox", "dev", "onie", "onie/init"].into_iter().map(PathBuf::from).collect();
+    let mut child = Command::new("cpio")
+        .args(["-o", "-H", "newc", "-R", "0:0", "--quiet"])
+        .current_dir(tree)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        for name in names {
+            writeln!(stdin, "{}", name.display())?;
+        }
+    }
+    let out = child.wait_with_output()?;
+    if out.status.success() { Ok(out.stdout) } else { Err(Failed::new("cpio cannot pack ONIE's player")) }
+}
