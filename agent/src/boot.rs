@@ -16,9 +16,9 @@ use crate::journal::Journal;
 /// Where the record is.
 pub const RECORD: &str = "/run/kiln/boot.json";
 
-/// What stage 0 has verified and done.
+/// What stage 0 has verified and done. Words that are not known are passed over: stage 0 of a file that the firmware
+/// starts may be newer than the base that it goes into.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BootRecord {
     /// Version of this document's format.
     pub format: Format<1>,
