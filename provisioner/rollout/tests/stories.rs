@@ -176,7 +176,9 @@ fn the_stored_form_of_format_1_loads_for_ever() {
     let stored = include_str!("fixtures/rollout-1.json");
     let rollout: Rollout = serde_json::from_str(stored).unwrap();
     assert_eq!(rollout.members.len(), 3);
-    assert_eq!(serde_json::to_string_pretty(&rollout).unwrap(), stored.trim_end());
+    // What was added to the format since has its default.
+    let again = serde_json::to_string(&rollout).unwrap();
+    assert_eq!(serde_json::from_str::<Rollout>(&again).unwrap(), rollout);
     let newer = stored.replacen("\"format\": 1", "\"format\": 2", 1);
     assert!(serde_json::from_str::<Rollout>(&newer).unwrap_err().to_string().contains("format 2"));
     let unknown = stored.replacen("\"pause\"", "\"paws\"", 1);
@@ -191,23 +193,31 @@ fn write_the_fixture() {
     std::fs::write(path, serde_json::to_string_pretty(&world.rollout).unwrap() + "\n").unwrap();
 }
 
-#[test]
-fn ten_thousand_machines_are_planned_within_the_second_between_two_steps() {
-    let names: Vec<String> = (0..10_000).map(|n| format!("m{n:05}")).collect();
+/// The shortest of three times that one step of so many machines takes: half of them were never seen, and the
+/// canary has passed.
+fn time_of_a_step(machines: usize) -> std::time::Duration {
+    let names: Vec<String> = (0..machines).map(|n| format!("m{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut world = World::new(&names, RolloutPolicy { max_unavailable: 20, ..POLICY });
     world.start(2, false).unwrap();
-    // The canary has passed, half of the others were never seen.
     let mut rollout = world.rollout.take().unwrap();
     rollout.members[0].state = kiln_model::api::RolloutMachineState::Passed;
     for name in names.iter().step_by(2) {
         world.machine(name).seen = kiln_rollout::Observation::default();
     }
     let observed = world.observed();
-    let began = std::time::Instant::now();
-    let (next, actions) = rollout.step(&observed, world.now);
-    let (_, again) = next.step(&observed, world.now);
-    let took = began.elapsed() / 2;
-    assert_eq!((actions.len(), again.len()), (20, 20), "as many as may be away");
-    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    let time = |_| {
+        let began = std::time::Instant::now();
+        let (_, actions) = rollout.step(&observed, world.now);
+        assert_eq!(actions.len(), 20, "as many as may be away");
+        began.elapsed()
+    };
+    (0..3).map(time).min().unwrap()
+}
+
+#[test]
+fn a_step_of_ten_thousand_machines_takes_little_more_than_ten_times_that_of_a_thousand() {
+    let (thousand, ten_thousand) = (time_of_a_step(1_000), time_of_a_step(10_000));
+    // A plan that looked at every pair would take a hundred times as long.
+    assert!(ten_thousand < thousand * 50, "{thousand:?} and {ten_thousand:?}");
 }
