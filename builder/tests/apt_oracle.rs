@@ -70,8 +70,6 @@ fn apt_and_we_choose_the_same_packages() {
         "linux-image-cloud-amd64",
         "systemd-boot-efi",
         "isc-dhcp-relay",
-        "suricata",
-        "postfix",
     ];
     for package in packages {
         let wanted = [package.to_owned()];
