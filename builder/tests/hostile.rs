@@ -33,9 +33,10 @@ fn documents() -> Vec<(&'static str, String)> {
     let release = format!(
         "Origin: Debian\nCodename: s\nDate: Sat, 10 Jan 2026 10:21:45 UTC\nSHA256:\n {DIGEST} 0 main/x\n"
     );
-    let files = r#"{"format":1,"parts":{"base":[{"path":"/x","mode":"0644","owner":[0,0],"content":{"file":{"size":1,
+    let files =
+        r#"{"format":1,"parts":{"base":[{"path":"/x","mode":"0644","owner":[0,0],"content":{"file":{"size":1,
         "sha256":"D"}},"from":"agent"}]}}"#
-        .replace("\"D\"", &format!("\"{DIGEST}\""));
+            .replace("\"D\"", &format!("\"{DIGEST}\""));
     vec![("lock", lock), ("recipe", recipe), ("index", index), ("release", release), ("files", files)]
 }
 
