@@ -3,7 +3,9 @@
 use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 
-use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
+use fatfs::{
+    Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider, format_volume,
+};
 use kiln_model::Arch;
 use kiln_model::manifest::ImageRef;
 
@@ -120,7 +122,7 @@ pub fn update_esp<D: Read + Write + Seek>(
     gone: &[&str],
 ) -> Result<(), EspError> {
     let failed = |what: &str, source| EspError::Io { what: what.to_owned(), source };
-    let file_system = FileSystem::new(Window::new(&mut *device, range.clone()), FsOptions::new())
+    let file_system = FileSystem::new(Window::new(&mut *device, range.clone()), options())
         .map_err(|e| failed("cannot read the file system", e))?;
     for path in gone {
         match file_system.root_dir().remove(path) {
@@ -149,7 +151,7 @@ pub fn read_esp_file<D: Read + Write + Seek>(
     limit: u64,
 ) -> Result<Option<Vec<u8>>, EspError> {
     let failed = |source| EspError::Io { what: format!("cannot read {path}"), source };
-    let file_system = FileSystem::new(Window::new(device, range), FsOptions::new()).map_err(failed)?;
+    let file_system = FileSystem::new(Window::new(device, range), options()).map_err(failed)?;
     let mut bytes = Vec::new();
     match file_system.root_dir().open_file(path) {
         Ok(file) => file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?,
@@ -172,7 +174,7 @@ pub fn list_esp<D: Read + Write + Seek>(
     folder: &str,
 ) -> Result<Vec<String>, EspError> {
     let failed = |source| EspError::Io { what: format!("cannot read {folder}"), source };
-    let file_system = FileSystem::new(Window::new(device, range), FsOptions::new()).map_err(failed)?;
+    let file_system = FileSystem::new(Window::new(device, range), options()).map_err(failed)?;
     let folder = match file_system.root_dir().open_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found.map_err(failed)?,
@@ -192,12 +194,31 @@ pub fn rename_esp<D: Read + Write + Seek>(
     to: &str,
 ) -> Result<(), EspError> {
     let failed = |source| EspError::Io { what: format!("cannot rename {from}"), source };
-    let file_system = FileSystem::new(Window::new(&mut *device, range), FsOptions::new()).map_err(failed)?;
+    let file_system = FileSystem::new(Window::new(&mut *device, range), options()).map_err(failed)?;
     let root = file_system.root_dir();
     root.rename(from, &root, to).map_err(failed)?;
     drop(root);
     file_system.unmount().map_err(failed)?;
     device.flush().map_err(failed)
+}
+
+/// The time of every file: the first that FAT knows. Left to itself `fatfs` writes month 0 and day 0, and firmware
+/// refuses to rename such a file, which is how systemd-boot counts tries.
+#[derive(Debug)]
+struct FirstDay;
+
+impl TimeProvider for FirstDay {
+    fn get_current_date(&self) -> Date {
+        Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: self.get_current_date(), time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
+
+fn options() -> FsOptions {
+    FsOptions::new().time_provider(&FirstDay)
 }
 
 fn write_file<D: Read + Write + Seek>(
@@ -273,6 +294,9 @@ mod tests {
         io::copy(&mut window, &mut std::fs::File::create(&part).expect("a file")).expect("copied");
         run("fsck.vfat", &["-n", "-v", part.to_str().expect("text")]);
         let at = format!("{path}@@{}", esp.start);
+        // Firmware renames no file whose time is no time, and systemd-boot counts by renaming.
+        let said = run("mdir", &["-i", &at, "::EFI/Linux"]);
+        assert!(said.contains("1980-01-01"), "{said}");
         let said = run("mdir", &["-/", "-b", "-i", &at, "::"]);
         for file in ["EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "EFI/Linux/kiln-a-edge-router-2+3.efi"] {
             assert!(said.contains(file), "{file} is not in {said}");
