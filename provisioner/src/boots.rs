@@ -3,9 +3,10 @@
 pub mod addresses;
 mod looks;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_boot::{Decision, Freshness, Ledger, Task, Words};
 use kiln_model::fleet::{BootPolicy, MachineSpec};
 use kiln_model::manifest::ImageRef;
@@ -24,6 +25,8 @@ use addresses::Asker;
 
 /// Boot tokens of a machine that are remembered, so that an old one is told that it is old.
 const TOKENS_KEPT: usize = 8;
+/// Machines that are given their first image side by side.
+const ASSIGNED_AT_ONCE: usize = 64;
 
 /// A box that asks what to boot.
 #[derive(Debug, Clone)]
@@ -154,26 +157,43 @@ impl Server {
     /// Gives every machine without a wanted image the newest version of its image.
     pub async fn assign_all(&self, now: UnixMillis) -> Result<(), DbError> {
         let fleet = self.fleet();
-        for machine in &fleet.fleet().machines {
-            let Some(newest) = self.newest(&machine.image, now).await? else {
-                tracing::warn!(machine = %machine.name, image = %machine.image,
-                    "fleet: no version of this image is published (yet); the machine will be told to wait");
-                continue;
-            };
-            let keys = [key::ledger(&machine.name), key::intent(&machine.name)];
-            let assigned = self.db.transact(&keys, |draft| {
-                let before: Option<Ledger> = draft.get(&key::ledger(&machine.name))?;
-                let mut ledger = assigned(draft, machine, &fleet.fleet().boot, Some(&newest))?;
-                if before.as_ref() == Some(&ledger) {
-                    return Ok::<_, DbError>(false);
-                }
-                draft.put(key::ledger(&machine.name), &ledger)?;
-                intents::settle(draft, machine, &mut ledger)?;
-                Ok(true)
-            });
-            if assigned.await? {
-                tracing::info!(machine = %machine.name, image = %newest, "assigned: the newest version of its image");
+        let names: BTreeSet<&ImageName> = fleet.fleet().machines.iter().map(|m| &m.image).collect();
+        let mut newest: BTreeMap<&ImageName, ImageRef> = BTreeMap::new();
+        for name in names {
+            match self.newest(name, now).await? {
+                Some(image) => drop(newest.insert(name, image)),
+                None => tracing::warn!(image = %name,
+                    "fleet: no version of this image is published (yet); its machines will be told to wait"),
             }
+        }
+        let due = fleet.fleet().machines.iter().filter_map(|m| Some((m, newest.get(&m.image)?)));
+        // Side by side, so that many share one write to the disk.
+        let assigned =
+            stream::iter(due).map(Ok).try_for_each_concurrent(ASSIGNED_AT_ONCE, |(machine, image)| {
+                self.assign(&fleet.fleet().boot, machine, image)
+            });
+        assigned.await
+    }
+
+    async fn assign(
+        &self,
+        policy: &BootPolicy,
+        machine: &MachineSpec,
+        newest: &ImageRef,
+    ) -> Result<(), DbError> {
+        let keys = [key::ledger(&machine.name), key::intent(&machine.name)];
+        let changed = self.db.transact(&keys, |draft| {
+            let before: Option<Ledger> = draft.get(&key::ledger(&machine.name))?;
+            let mut ledger = assigned(draft, machine, policy, Some(newest))?;
+            if before.as_ref() == Some(&ledger) {
+                return Ok::<_, DbError>(false);
+            }
+            draft.put(key::ledger(&machine.name), &ledger)?;
+            intents::settle(draft, machine, &mut ledger)?;
+            Ok(true)
+        });
+        if changed.await? {
+            tracing::info!(machine = %machine.name, image = %newest, "assigned: the newest version of its image");
         }
         Ok(())
     }

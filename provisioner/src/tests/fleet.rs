@@ -50,7 +50,7 @@ pub fn fleet_toml(asn: u32) -> String {
         )
     };
     format!(
-        "format = 1\n\n[boot]\ntries = 2\nretry_s = 7\n\n[rollout]\nsoak_s = 1\ndeadline_s = 60\n\n[[network]]\nsubnet = \"127.0.0.0/24\"\npool = [\"127.0.0.100\", \"127.0.0.110\"]\nrouters = [\"127.0.0.1\"]\n\n{}{}",
+        "format = 1\n\n[boot]\ntries = 2\nretry_s = 7\n\n[rollout]\nsoak_s = 1\ndeadline_s = 60\n\n[[network]]\nsubnet = \"127.0.0.0/24\"\npool = [\"127.0.0.100\", \"127.0.0.110\"]\nrouters = [\"127.0.0.1\"]\nprobe = false\n\n{}{}",
         machine("r1", R1, 11),
         machine("r2", R2, 12)
     )

@@ -187,8 +187,8 @@ async fn where_a_test_is_required_only_a_signed_pass_of_that_image_starts_a_roll
     let text = fleet_toml(65001).replace("[rollout]", "[rollout]\nrequire_test = true");
     std::fs::write(fleet.path("fleet.toml"), text).expect("written");
     let other = kiln_signing::image_ref(&fleet.publish("1"));
-    let image = kiln_signing::image_ref(&fleet.publish("2"));
     fleet.start().await;
+    let image = kiln_signing::image_ref(&fleet.publish("2"));
     let start = || fleet.api("POST", "/v1/rollouts", "{\"image\":\"edge@2\"}");
     let refused = start().await;
     assert_eq!(refused.status, 409);
