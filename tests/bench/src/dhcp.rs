@@ -1,9 +1,11 @@
 //! DHCP: whole exchanges with `perfdhcp` in relay mode, beside Kea with its leases in a file.
 //!
 //! Both servers give addresses of the same /13 to 100,000 clients that they have never heard of, for the
-//! same time, and start with no lease in every run. Kiln answers a REQUEST when the lease is on the disk;
-//! Kea writes its file and does not wait for the disk. Of machines that are in no fleet file Kiln uses the
+//! same time, and start with no lease in every run. Kiln answers a REQUEST when the lease is on the disk
+//! (fsync); Kea writes its file and does not wait for the disk. Of machines that are in no fleet file Kiln uses the
 //! last quarter of the pool only, which is 131,072 addresses: enough for the run.
+
+mod memory;
 
 use std::path::Path;
 
@@ -18,7 +20,7 @@ use crate::wire::{CLIENT, INTERFACE, SERVER, SUBNET, Wire};
 /// Clients of a run.
 const CLIENTS: u32 = 100_000;
 /// Exchanges asked for in a second; a server's best is its best over these.
-const RATES: [u32; 4] = [2_000, 5_000, 10_000, 20_000];
+const RATES: [u32; 5] = [5_000, 10_000, 20_000, 30_000, 45_000];
 /// Seconds that one rate is kept up.
 const SECONDS: u32 = 5;
 
@@ -32,15 +34,19 @@ struct Run {
     /// Mean milliseconds from REQUEST to ACK, and from DISCOVER to OFFER.
     ack_ms: f64,
     offer_ms: f64,
+    /// The same of all but the slowest hundredth.
+    ack_p99_ms: f64,
+    offer_p99_ms: f64,
 }
 
 /// Takes the figures.
 pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
-    let ours = |rate| load(wire, &serve(wire, kiln, folder)?, "kiln", rate);
-    let peer = |rate| load(wire, &kea(wire, folder)?, "kea", rate);
+    // To keep the time of each packet costs the load's program, so that is done for the percentiles alone.
+    let ours = |rate, keep| load(wire, &serve(wire, kiln, folder)?, "kiln", rate, keep);
+    let peer = |rate, keep| load(wire, &kea(wire, folder)?, "kea", rate, keep);
     let mut runs = Vec::new();
     for rate in RATES {
-        runs.push((ours(rate)?, peer(rate)?));
+        runs.push((ours(rate, "-xi")?, peer(rate, "-xi")?));
     }
     let best = |runs: Vec<Run>| runs.into_iter().max_by(|a, b| a.rate.total_cmp(&b.rate));
     let (Some(our_best), Some(kea_best)) =
@@ -50,7 +56,7 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
     };
     // A rate is a small whole number.
     let half = (kea_best.rate / 2.0) as u32;
-    let (our_half, kea_half) = (ours(half)?, peer(half)?);
+    let (our_half, kea_half) = (ours(half, "-xit")?, peer(half, "-xit")?);
     let figure =
         |name: &str, unit, better, ours, kea| Figure::new(name, unit, better, ours, ("kea memfile", kea));
     let (up, down) = (Better::Higher, Better::Lower);
@@ -61,20 +67,29 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
         figure("DHCP exchanges, at half of Kea's", "1/s", up, our_half.rate, kea_half.rate),
         figure("DHCP OFFER, mean at half of Kea's", "ms", down, our_half.offer_ms, kea_half.offer_ms),
         figure("DHCP ACK, mean at half of Kea's", "ms", down, our_half.ack_ms, kea_half.ack_ms),
+        figure("DHCP OFFER, p99 at half of Kea's", "ms", down, our_half.offer_p99_ms, kea_half.offer_p99_ms),
+        figure(
+            "DHCP durable ACK, p99 at half of Kea's",
+            "ms",
+            down,
+            our_half.ack_p99_ms,
+            kea_half.ack_p99_ms,
+        ),
+        memory::measure(wire, kiln, folder)?,
     ])
 }
 
-fn load(wire: &Wire, server: &Daemon, name: &str, rate: u32) -> Result<Run> {
+fn load(wire: &Wire, server: &Daemon, name: &str, rate: u32, keep: &str) -> Result<Run> {
     let before = server.cpu()?;
     let mut perfdhcp = wire.client("perfdhcp");
     let (rate, clients, seconds) = (rate.to_string(), CLIENTS.to_string(), SECONDS.to_string());
     // It ends with a status that says whether packets were lost: of no consequence here.
     let (said, _) = run_anyhow(
-        perfdhcp.args(["-4", "-r", &rate, "-R", &clients, "-p", &seconds, "-l", CLIENT, "-xi", SERVER]),
+        perfdhcp.args(["-4", "-r", &rate, "-R", &clients, "-p", &seconds, "-l", CLIENT, keep, SERVER]),
     )?;
     let used = server.cpu()? - before;
     let run = read(&said, used)?;
-    let Run { rate: done, cpu, ack_ms, offer_ms } = run;
+    let Run { rate: done, cpu, ack_ms, offer_ms, .. } = run;
     eprintln!(
         "bench: dhcp {name} at {rate}/s: {done:.0}/s, {cpu:.2} CPU s/100k, OFFER {offer_ms:.2} ms, ACK {ack_ms:.2} ms"
     );
@@ -100,20 +115,39 @@ fn read(said: &str, used: f64) -> Result<Run> {
         // Not a number when nothing came back.
         ack_ms: number(acks, "avg delay:").unwrap_or(f64::NAN),
         offer_ms: number(offers, "avg delay:").unwrap_or(f64::NAN),
+        ack_p99_ms: p99(said, "Timestamps for packets: REQUEST-ACK"),
+        offer_p99_ms: p99(said, "Timestamps for packets: DISCOVER-OFFER"),
     })
 }
 
-/// Kea with two threads and its leases in a file.
+/// The delay of all but the slowest hundredth, in ms, out of `sent / received: SECONDS / SECONDS` below `title`.
+fn p99(said: &str, title: &str) -> f64 {
+    let lines = said.find(title).and_then(|at| said.get(at..)).unwrap_or_default().lines().skip(1);
+    let times = lines.map_while(|line| line.strip_prefix("sent / received: ")?.split_once(" / "));
+    let delay = |(sent, received): (&str, &str)| -> Option<f64> {
+        Some(received.trim().parse::<f64>().ok()? - sent.trim().parse::<f64>().ok()?)
+    };
+    let mut delays: Vec<f64> = times.filter_map(delay).collect();
+    delays.sort_by(f64::total_cmp);
+    delays.get(delays.len() * 99 / 100).map_or(f64::NAN, |seconds| seconds * 1000.0)
+}
+
+/// Kea with two threads and its leases in a file, which is empty.
 fn kea(wire: &Wire, folder: &Path) -> Result<Daemon> {
     let leases = folder.join("kea-leases.csv");
     let _ = std::fs::remove_file(&leases);
-    let [first, last] = POOL;
+    kea_with(wire, folder, &leases, SUBNET, POOL)
+}
+
+/// Kea with the leases that are in a file.
+fn kea_with(wire: &Wire, folder: &Path, leases: &Path, subnet: &str, pool: [&str; 2]) -> Result<Daemon> {
+    let [first, last] = pool;
     let config = json!({ "Dhcp4": {
         "interfaces-config": { "interfaces": [INTERFACE], "dhcp-socket-type": "udp" },
         "lease-database": { "type": "memfile", "persist": true, "name": leases, "lfc-interval": 0 },
         "multi-threading": { "enable-multi-threading": true, "thread-pool-size": 2, "packet-queue-size": 64 },
         "valid-lifetime": LEASE_S,
-        "subnet4": [{ "id": 1, "subnet": SUBNET, "pools": [{ "pool": format!("{first} - {last}") }] }],
+        "subnet4": [{ "id": 1, "subnet": subnet, "pools": [{ "pool": format!("{first} - {last}") }] }],
         "loggers": [{ "name": "kea-dhcp4", "severity": "INFO", "output_options": [{ "output": "stdout" }] }],
     }});
     let path = folder.join("kea.json");
@@ -132,9 +166,13 @@ mod tests {
         let said = "Rate: 12142.3 4-way exchanges/second, expected rate: 20000\n\n\
             ***Statistics for: DISCOVER-OFFER***\nsent packets: 100\nreceived packets: 90\n\n\
             min delay: 0.1 ms\navg delay: 2.5 ms\n\
-            ***Statistics for: REQUEST-ACK***\nsent packets: 90\nreceived packets: 80\n\navg delay: 1.5 ms\n";
+            ***Statistics for: REQUEST-ACK***\nsent packets: 90\nreceived packets: 80\n\navg delay: 1.5 ms\n\
+            ***Timestamps for packets: DISCOVER-OFFER***\n\
+            sent / received: 000000.000100 / 000000.000600\nsent / received: 000001.000000 / 000001.002500\n\
+            ***Timestamps for packets: REQUEST-ACK***\n\nsent / received: 1 / 2\n";
         let run = read(said, 0.08).expect("read");
         assert_eq!((run.rate, run.offer_ms, run.ack_ms), (12142.3, 2.5, 1.5));
+        assert!((run.offer_p99_ms - 2.5).abs() < 1e-9 && run.ack_p99_ms.is_nan());
         assert!((run.cpu - 100.0).abs() < 1e-9);
         assert!(read("usage: perfdhcp", 0.0).is_err());
     }

@@ -15,6 +15,17 @@ pub const POOL: [&str; 2] = ["10.80.1.0", "10.87.255.254"];
 
 /// Makes a fleet in `folder` and serves it.
 pub fn serve(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Daemon> {
+    serve_network(wire, kiln, folder, SUBNET, POOL)
+}
+
+/// The same with another network. No address is looked for on the wire, as the peer does not either.
+pub fn serve_network(
+    wire: &Wire,
+    kiln: &Path,
+    folder: &Path,
+    subnet: &str,
+    pool: [&str; 2],
+) -> Result<Daemon> {
     let fleet = folder.join("fleet");
     if fleet.exists() {
         fs::remove_dir_all(&fleet).map_err(Error::io(fleet.display().to_string()))?;
@@ -22,9 +33,9 @@ pub fn serve(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Daemon> {
     run(Command::new(kiln).arg("init").arg(&fleet))?;
     let serve = format!("format = 1\n[serve]\ninterface = \"{INTERFACE}\"\naddress = \"{SERVER}\"\n");
     write(&fleet.join("kiln.toml"), &serve)?;
-    let [first, last] = POOL;
+    let [first, last] = pool;
     let network = format!(
-        "format = 1\n[[network]]\nsubnet = \"{SUBNET}\"\npool = [\"{first}\", \"{last}\"]\nlease_s = {LEASE_S}\n"
+        "format = 1\n[[network]]\nsubnet = \"{subnet}\"\npool = [\"{first}\", \"{last}\"]\nlease_s = {LEASE_S}\nprobe = false\n"
     );
     write(&fleet.join("fleet.toml"), &network)?;
     let mut command = wire.server(&absolute(kiln)?.display().to_string());
