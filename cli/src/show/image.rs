@@ -41,6 +41,7 @@ pub fn manifest(image: &ImageRef, manifest: &Manifest, paint: Paint) -> String {
     let evidence = manifest.parts.iter().filter(|(name, _)| is_evidence(name)).map(|(name, part)| {
         let is = match name.as_str() {
             kiln_builder::evidence::FILES => "every file and what brought it",
+            kiln_builder::evidence::PROVENANCE => "SLSA v1 provenance: what it was made from",
             kiln_builder::evidence::SPDX => "SPDX 2.3 bill of materials",
             kiln_builder::evidence::CYCLONEDX => "CycloneDX 1.6 bill of materials",
             _ => "-",
