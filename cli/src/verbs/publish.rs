@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use kiln_outputs::{Output, derive, target_file};
+use kiln_signing::attestation::{TEST_RESULT, TestResult};
 use kiln_signing::bundle::Bundle;
 use kiln_signing::fleet::load_refresh_keys;
 use kiln_signing::repository::{Extra, Repository, publish_with, refresh};
+use kiln_signing::tuf::{Role, TrustedRoot};
 
 use super::now;
+use super::test::beside;
 use crate::failure::Failure;
 use crate::fleet::FleetDir;
 use crate::progress::Progress;
@@ -50,13 +53,30 @@ pub fn run(args: Args, fleet: &FleetDir) -> Result<(), Failure> {
     progress.step("verifying the bundle");
     let path = bundle;
     let bundle = Bundle::open(&path)?;
-    let extra = extra(&args.with, &path, &progress)?;
+    let mut extra = extra(&args.with, &path, &progress)?;
+    extra.files.extend(test_result(&path, &bundle, &root)?);
     progress.step("publishing");
     let published = publish_with(&bundle, &extra.files, &repository, &root, &keys, now())?;
     drop(progress);
     let how = if published.already_there { "was published already" } else { "is published" };
     println!("{} {how} in {} (targets version {})", published.image, repository.display(), published.version);
     Ok(())
+}
+
+/// What `kiln test` has left beside the bundle, if it is about this one.
+fn test_result(path: &Path, bundle: &Bundle, root: &[u8]) -> Result<Option<Extra>, Failure> {
+    let file = beside(path);
+    let bytes = match std::fs::read(&file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| Failure::new(format!("cannot read {}", file.display())).caused_by(&e))?,
+    };
+    let root = TrustedRoot::new(root)?;
+    let result = TestResult::verify(&bytes, root.keys(Role::Targets))?;
+    if result.image != bundle.image().id {
+        return Err(Failure::new(format!("{} is about another image than the bundle's", file.display()))
+            .help("run `kiln test` again, or remove the file"));
+    }
+    Ok(Some(Extra { name: TEST_RESULT.to_owned(), path: file }))
 }
 
 /// Files that are made for the repository alone, in a folder that goes when they are published.
