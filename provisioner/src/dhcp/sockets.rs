@@ -7,8 +7,8 @@ use std::time::Duration;
 use kiln_dhcp::{Destination, Outbound, wire};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::batch::{self, Inbox};
 use super::sys::Link;
+use super::sys::batch::{self, Inbox};
 use crate::error::ServeError;
 
 /// The client's port (RFC 2131, section 4.1).

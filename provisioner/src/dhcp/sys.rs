@@ -1,8 +1,10 @@
 //! Frames straight onto an interface, for clients that cannot answer ARP yet.
 //!
-//! No library covers `sockaddr_ll`, so this module speaks to the kernel by itself. It is the only one of this
-//! crate with `unsafe`, and each use says why it is sound.
+//! No library covers `sockaddr_ll`, so this module speaks to the kernel by itself, as [`batch`] does. They are the
+//! only ones of this crate with `unsafe`, and each use says why it is sound.
 #![allow(unsafe_code)]
+
+pub mod batch;
 
 use std::ffi::CString;
 use std::io;

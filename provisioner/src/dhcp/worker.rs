@@ -9,11 +9,11 @@ use kiln_dhcp::{Effect, ForeignServer, Inbound, Outbound, Probe, Seen};
 use kiln_model::{MacAddr, UnixMillis};
 use tokio::runtime::Handle;
 
-use super::batch::Inbox;
 use super::leases::LeaseError;
 use super::notes::Notes;
 use super::plan::{Ask, Verdict};
 use super::sockets::Sockets;
+use super::sys::batch::Inbox;
 use super::view::View;
 use crate::discovery::Newcomers;
 use crate::server::{Server, now};
