@@ -22,6 +22,9 @@ use crate::intents;
 use crate::records::{ActiveRollout, FailedImageRecord, MachineRecord, ReportRecord, key};
 use crate::server::{Server, now};
 
+/// How often somebody's word is tried while the rollout goes on beside it: a step comes once a second.
+const ORDER_TRIES: usize = 8;
+
 /// What a person may do to the rollout under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -148,6 +151,17 @@ impl Server {
 
     /// What a person says to the newest rollout.
     pub async fn order_rollout(&self, order: Order, now: UnixMillis) -> Result<RolloutView, ApiError> {
+        for _ in 0..ORDER_TRIES {
+            if let Some(after) = self.try_order(order, now).await? {
+                tracing::info!(rollout = %after.id, ?order, "rollout: told by the operator");
+                return Ok(after.view());
+            }
+        }
+        Err(ApiError::conflict("the rollout goes on all the time", "say it again"))
+    }
+
+    /// None when the rollout went on in the meantime.
+    async fn try_order(&self, order: Order, now: UnixMillis) -> Result<Option<Rollout>, ApiError> {
         let before = self.newest_rollout().await?;
         let after = match order {
             Order::Pause => before.paused(),
@@ -162,20 +176,15 @@ impl Server {
         let rollout_key = key::rollout(&before.id);
         let keys = [rollout_key.clone(), key::ACTIVE_ROLLOUT.to_owned()];
         let expected = stored::head(&before);
-        self.db
-            .transact(&keys, |draft| {
-                if draft.get::<Rollout>(&rollout_key)?.map(|head| stored::head(&head)).as_ref()
-                    != Some(&expected)
-                {
-                    let help = "`kiln rollout status` shows how it is now; say it again";
-                    return Err(ApiError::conflict("the rollout went on in the meantime", help));
-                }
-                stored::put(draft, &after, places)?;
-                Ok::<_, ApiError>(())
-            })
-            .await?;
-        tracing::info!(rollout = %after.id, ?order, "rollout: told by the operator");
-        Ok(after.view())
+        let told = self.db.transact(&keys, |draft| {
+            let head = draft.get::<Rollout>(&rollout_key)?.map(|head| stored::head(&head));
+            if head.as_ref() != Some(&expected) {
+                return Ok(false);
+            }
+            stored::put(draft, &after, places)?;
+            Ok::<_, ApiError>(true)
+        });
+        Ok(told.await?.then_some(after))
     }
 
     /// The newest rollout.

@@ -123,8 +123,8 @@ async fn a_machine_gets_its_address_its_loader_and_a_timeline() {
     {
         assert_eq!(fetch(&fleet, "127.0.0.11", hostile).await, Err(1), "{hostile}: not found");
     }
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(fleet.machine("r1").await.state, MachineState::Loading);
-    tokio::time::sleep(Duration::from_millis(200)).await;
     let timeline: Timeline = fleet.api("GET", "/v1/machines/r1/timeline", "").await.json();
     let steps: Vec<Step> = timeline.entries.iter().map(|e| e.step).collect();
     let wanted = [Step::Discover, Step::Offer, Step::Request, Step::Ack, Step::TftpStart, Step::TftpDone];
