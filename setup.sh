@@ -16,7 +16,7 @@ packages="gcc libc6-dev make qemu-system-x86 ovmf ipxe-qemu iproute2 ca-certific
 if [ "$want" = test ]; then
     packages="$packages squashfs-tools cryptsetup-bin cpio xz-utils zstd curl atftp tftp-hpa busybox-static
         systemd-boot-efi sbsigntool osslsigncode pesign binutils mtools gdisk dosfstools skopeo
-        isc-dhcp-client udhcpc dhcpcd-base dnsmasq-base kea-admin tcpdump iputils-arping python3 python3-venv strace faketime gpg"
+        isc-dhcp-client udhcpc dhcpcd-base dnsmasq-base kea-admin tcpdump iputils-arping python3 python3-venv strace faketime gpg umoci"
 fi
 if [ "$want" = arm64 ]; then
     packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64"
