@@ -82,7 +82,7 @@ pub enum ArchiveFileError {
     Lock(#[from] LockError),
     /// The bundle does not say what it was made from.
     #[error(transparent)]
-    Bundle(#[from] RebuildError),
+    Bundle(#[from] Box<RebuildError>),
 }
 
 /// What a bake of this lock reads.
@@ -93,7 +93,7 @@ pub fn of_lock(lock: &Lock) -> List {
 /// What building this bundle again reads: packages and images, and the spec, the agent and the trust root.
 pub fn of_bundle(bundle: &Bundle) -> Result<List, ArchiveFileError> {
     let lock = Lock::parse(bundle.lock(), Path::new(LOCK_FILE))?;
-    let recipe = recipe_of(bundle)?;
+    let recipe = recipe_of(bundle).map_err(Box::new)?;
     Ok(listed(lock.blobs().into_iter().chain(recipe.inputs).collect()))
 }
 
