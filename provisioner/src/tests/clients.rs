@@ -90,7 +90,13 @@ impl Wire {
         run(&format!("ip -n {} address add 10.77.0.5/24 dev wire", self.names[1]));
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[1], "dnsmasq", "--port=0", "--interface=wire", "-d"]);
-        command.args(["--conf-file=/dev/null", "--bind-interfaces", "--leasefile-ro", "--user=root"]);
+        command.args([
+            "--conf-file=/dev/null",
+            "--bind-interfaces",
+            "--no-ping",
+            "--leasefile-ro",
+            "--user=root",
+        ]);
         command.arg(format!("--dhcp-range={pool}")).stderr(Stdio::null());
         self.programs.push(command.spawn().expect("dnsmasq is installed"));
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -188,7 +194,7 @@ async fn a_rogue_server_is_an_alarm() {
 #[tokio::test]
 #[ignore = "needs root and namespaces: run by make test"]
 async fn beside_another_server_no_address_is_given() {
-    let mut wire = Wire::new("mode = \"proxy\"").await;
+    let mut wire = Wire::new("mode = \"proxy\"\nsubnet6 = \"fd77::/64\"").await;
     let (leases, pid) = (wire.lease_file("leases"), wire.lease_file("pid"));
     let once =
         format!("timeout 8 dhclient -4 -1 -v -sf /bin/true -lf {leases} -pf {pid} wire; kill $(cat {pid})");
