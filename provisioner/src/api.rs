@@ -220,7 +220,7 @@ async fn explain_mac(
     };
     let client = Client { mac, program, architectures: vec![arch] };
     let leases = server.leases().ok_or_else(|| ApiError::ours("the leases are not read yet"))?;
-    Ok(Json(server.explain(&leases, &client, query.relay, now())))
+    Ok(Json(server.explain(leases, &client, query.relay, now())))
 }
 
 /// What should not be and that no machine is to blame for: another DHCP server.
@@ -298,7 +298,7 @@ fn not_understood(rejection: JsonRejection) -> ApiError {
 
 /// Whom a name in a path means.
 enum Which {
-    Machine(MachineSpec),
+    Machine(Box<MachineSpec>),
     /// The address of a box that is in no `[[machine]]`.
     Stranger(MacAddr),
 }
@@ -309,9 +309,9 @@ fn which(server: &Server, name: &str) -> Result<Which, ApiError> {
             let fleet = server.fleet();
             Ok(fleet
                 .machine_by_mac(mac)
-                .map_or(Which::Stranger(mac), |machine| Which::Machine(machine.clone())))
+                .map_or(Which::Stranger(mac), |machine| Which::Machine(Box::new(machine.clone()))))
         }
-        Err(_) => known(server, name).map(Which::Machine),
+        Err(_) => Ok(Which::Machine(Box::new(known(server, name)?))),
     }
 }
 

@@ -106,11 +106,7 @@ impl Bound {
     }
 
     /// Runs every part until `shutdown`. A part that ends by itself ends the server.
-    async fn run(
-        self,
-        server: Arc<Server>,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), ServeError> {
+    async fn run(self, server: Arc<Server>, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let mut graceful = JoinSet::new();
         let mut endless = JoinSet::new();

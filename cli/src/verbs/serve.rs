@@ -34,7 +34,7 @@ pub fn run(args: Args, fleet: impl FnOnce() -> Result<FleetDir, Failure>) -> Res
         .with_ansi(io::stderr().is_terminal())
         .init();
     let config = ServerConfig::load(&path)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let shutdown = async move {

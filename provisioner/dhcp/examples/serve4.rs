@@ -83,7 +83,7 @@ fn boot_server(udp: &UdpSocket, memory: &Memory) -> io::Result<()> {
         for effect in server.boot_service(&input, UnixMillis(0), memory) {
             match effect {
                 Effect::Send(Outbound { bytes, to: Destination::Unicast(to) }) => {
-                    drop(udp.send_to(&bytes, to)?)
+                    udp.send_to(&bytes, to)?;
                 }
                 Effect::Seen(seen) => println!("4011 {} {}: {}", seen.client.mac, seen.step, seen.detail),
                 _ => {}

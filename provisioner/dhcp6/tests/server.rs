@@ -47,7 +47,7 @@ fn uefi_firmware_of_a_known_machine_gets_its_address_and_what_to_boot() {
     assert_eq!(find(&advertise.bytes[4..], 2), Some(server_id().as_bytes()));
     assert_eq!(find(&advertise.bytes[4..], 1), Some(uuid(9).as_bytes()));
 
-    let request = Ask::new(REQUEST, &uuid(9)).to_us().wants(7, &[ip("fd77::11")]);
+    let request = Ask::new(REQUEST, &uuid(9)).for_us().wants(7, &[ip("fd77::11")]);
     let reply = lab.tell_from(&request, source).expect("a REPLY");
     assert_eq!(read(&reply.bytes).msg_type(), MessageType::Reply);
     let lease = &lab.memory.leases[&ip("fd77::11")];
@@ -102,14 +102,14 @@ fn a_client_renews_rebinds_confirms_and_releases() {
     let mut lab = Lab::new();
     let held = lab.boot(&duid(2)).expect("an address");
     lab.now = lab.now.plus(1_800_000);
-    let renewed = lab.tell(&Ask::new(RENEW, &duid(2)).to_us().wants(1, &[held])).expect("a REPLY");
+    let renewed = lab.tell(&Ask::new(RENEW, &duid(2)).for_us().wants(1, &[held])).expect("a REPLY");
     assert_eq!(given(&read(&renewed.bytes)), [(held, 3600)]);
     assert_eq!(lab.memory.leases[&held].expires, lab.now.plus(4_500_000));
     let rebound = lab.tell(&Ask::new(REBIND, &duid(2)).wants(1, &[held])).expect("a REPLY");
     assert_eq!(given(&read(&rebound.bytes)), [(held, 3600)]);
     // Somebody else's: it must stop using it. Another network's as well.
     for (client, address) in [(9, held), (2, ip("fd99::5"))] {
-        let reply = lab.tell(&Ask::new(RENEW, &duid(client)).to_us().wants(1, &[address])).expect("a REPLY");
+        let reply = lab.tell(&Ask::new(RENEW, &duid(client)).for_us().wants(1, &[address])).expect("a REPLY");
         assert_eq!(given(&read(&reply.bytes)), [(address, 0)]);
     }
     let elsewhere = lab.tell(&Ask::new(REBIND, &duid(9)).wants(1, &[ip("fd99::5")])).expect("a REPLY");
@@ -120,9 +120,9 @@ fn a_client_renews_rebinds_confirms_and_releases() {
         assert_eq!(statuses(&read(&reply.bytes)), [status]);
     }
     assert!(lab.tell(&Ask::new(CONFIRM, &duid(2)).wants(1, &[])).is_none());
-    let stranger = lab.tell(&Ask::new(RELEASE, &duid(9)).to_us().wants(1, &[held])).expect("a REPLY");
+    let stranger = lab.tell(&Ask::new(RELEASE, &duid(9)).for_us().wants(1, &[held])).expect("a REPLY");
     assert_eq!((statuses(&read(&stranger.bytes)), lab.memory.leases.len()), (vec![3, 0], 1));
-    let released = lab.tell(&Ask::new(RELEASE, &duid(2)).to_us().wants(1, &[held])).expect("a REPLY");
+    let released = lab.tell(&Ask::new(RELEASE, &duid(2)).for_us().wants(1, &[held])).expect("a REPLY");
     assert_eq!((statuses(&read(&released.bytes)), lab.memory.leases.len()), (vec![0], 0));
 }
 
@@ -130,9 +130,9 @@ fn a_client_renews_rebinds_confirms_and_releases() {
 fn an_address_somebody_else_sits_on_is_kept_unused() {
     let mut lab = Lab::new();
     let held = lab.boot(&duid(2)).expect("an address");
-    lab.tell(&Ask::new(DECLINE, &duid(9)).to_us().wants(1, &[held]));
+    lab.tell(&Ask::new(DECLINE, &duid(9)).for_us().wants(1, &[held]));
     assert!(lab.memory.quarantine.is_empty(), "it was not the stranger's to decline");
-    lab.tell(&Ask::new(DECLINE, &duid(2)).to_us().wants(1, &[held]));
+    lab.tell(&Ask::new(DECLINE, &duid(2)).for_us().wants(1, &[held]));
     assert_eq!(lab.memory.quarantine[&held], lab.now.plus(86_400_000));
     assert_ne!(lab.boot(&duid(2)).expect("another"), held);
 }
@@ -144,12 +144,12 @@ fn what_is_incomplete_or_for_another_server_is_not_answered() {
     let nobody = |kind: u8| Ask { bytes: vec![kind, 1, 2, 3] }.wants(1, &[]);
     for ask in [
         nobody(SOLICIT),
-        Ask::new(SOLICIT, &duid(2)).to_us().wants(1, &[]),
+        Ask::new(SOLICIT, &duid(2)).for_us().wants(1, &[]),
         Ask::new(REQUEST, &duid(2)).wants(1, &[]),
         Ask::new(REQUEST, &duid(2)).option(2, other.as_bytes()).wants(1, &[]),
         Ask::new(RENEW, &duid(2)).wants(1, &[]),
-        Ask::new(REBIND, &duid(2)).to_us().wants(1, &[]),
-        Ask::new(CONFIRM, &duid(2)).to_us().wants(1, &[ip("fd77::5")]),
+        Ask::new(REBIND, &duid(2)).for_us().wants(1, &[]),
+        Ask::new(CONFIRM, &duid(2)).for_us().wants(1, &[ip("fd77::5")]),
         Ask::new(RELEASE, &duid(2)).wants(1, &[]),
         Ask::new(DECLINE, &duid(2)).wants(1, &[]),
         Ask::new(INFORMATION, &duid(2)).wants(1, &[]),
@@ -227,7 +227,7 @@ proptest! {
     ) {
         let mut ask = Ask::new(kind, &duid(2)).wants(1, &[ip("fd77::100")]);
         if ours {
-            ask = ask.to_us();
+            ask = ask.for_us();
         }
         for (code, data) in options {
             ask = ask.option(code, &data);
@@ -248,11 +248,11 @@ proptest! {
             let at = ip(&format!("fd77::{:x}", 0xff + u16::from(last)));
             match act {
                 0 => drop(lab.boot(&duid(client))),
-                1 => drop(lab.tell(&Ask::new(REQUEST, &duid(client)).to_us().wants(1, &[at]))),
-                2 => drop(lab.tell(&Ask::new(RENEW, &duid(client)).to_us().wants(1, &[at]))),
+                1 => drop(lab.tell(&Ask::new(REQUEST, &duid(client)).for_us().wants(1, &[at]))),
+                2 => drop(lab.tell(&Ask::new(RENEW, &duid(client)).for_us().wants(1, &[at]))),
                 3 => drop(lab.tell(&Ask::new(REBIND, &duid(client)).wants(1, &[at]).wants(2, &[at]))),
-                4 => drop(lab.tell(&Ask::new(RELEASE, &duid(client)).to_us().wants(1, &[at]))),
-                5 => drop(lab.tell(&Ask::new(DECLINE, &duid(client)).to_us().wants(1, &[at]))),
+                4 => drop(lab.tell(&Ask::new(RELEASE, &duid(client)).for_us().wants(1, &[at]))),
+                5 => drop(lab.tell(&Ask::new(DECLINE, &duid(client)).for_us().wants(1, &[at]))),
                 _ => lab.now = lab.now.plus(u64::from(last) * 100_000),
             }
         }

@@ -107,7 +107,7 @@ impl Ask {
         self
     }
 
-    pub fn to_us(self) -> Self {
+    pub fn for_us(self) -> Self {
         let id = server_id();
         self.option(2, id.as_bytes())
     }
@@ -198,7 +198,7 @@ impl Lab {
     pub fn boot(&mut self, duid: &Duid) -> Option<Ipv6Addr> {
         let offered = given(&read(&self.tell(&Ask::new(1, duid).wants(1, &[]))?.bytes));
         let address = offered.first()?.0;
-        let reply = self.tell(&Ask::new(3, duid).to_us().wants(1, &[address]))?;
+        let reply = self.tell(&Ask::new(3, duid).for_us().wants(1, &[address]))?;
         given(&read(&reply.bytes)).first().map(|(address, _)| *address)
     }
 }

@@ -67,9 +67,5 @@ fn resident(server: &Daemon) -> Result<f64> {
     let found = text
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    found.map(|kb| kb * 1024.0 / 1e6).ok_or_else(|| Error::Output {
-        program: path,
-        expected: "VmRSS",
-        found: text,
-    })
+    found.map(|kb| kb * 1024.0 / 1e6).ok_or(Error::Output { program: path, expected: "VmRSS", found: text })
 }

@@ -35,7 +35,7 @@ impl OneNetwork {
 }
 
 impl Directory for OneNetwork {
-    fn subnet(&self, link: Ipv4Addr) -> Option<Subnet> {
+    fn subnet(&self, link: Ipv4Addr, _: MacAddr) -> Option<Subnet> {
         let network: kiln_model::intent::Ipv4Cidr = "10.77.0.0/24".parse().expect("a network");
         network.contains(link).then(|| Subnet {
             network,
@@ -43,6 +43,10 @@ impl Directory for OneNetwork {
             routers: vec![Ipv4Addr::new(10, 77, 0, 254)],
             dns: vec![Ipv4Addr::new(9, 9, 9, 9)],
             lease_s: 3600,
+            proxy: false,
+            relays: Vec::new(),
+            probe: true,
+            classes: Vec::new(),
         })
     }
 
