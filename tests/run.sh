@@ -72,6 +72,7 @@ stage privileged privileged
 stage tuf-peer ./tests/peers/tuf/run.sh
 stage sbom-peer ./tests/peers/sbom/run.sh
 stage oci-peer ./tests/peers/oci/run.sh
+stage schema-peer ./tests/peers/schema/run.sh
 stage build build
 stage rebuild-peer as_root ./tests/peers/rebuild/run.sh
 stage lab lab

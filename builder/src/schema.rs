@@ -1,29 +1,29 @@
 //! JSON Schema (2020-12) of `image.toml` and `functions/<name>.toml`, for editors; made from the types that
 //! read them.
 
+use kiln_outputs::Output;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::spec::{FunctionSpec, ImageSpec};
 
 /// The schemas by file name.
 pub fn schemas() -> [(&'static str, Value); 2] {
-    [("image.schema.json", of::<ImageSpec>()), ("function.schema.json", of::<FunctionSpec>())]
+    let mut image = of::<ImageSpec>();
+    image["properties"]["outputs"]["items"]["enum"] = json!(Output::ALL.map(Output::as_str));
+    [("image.schema.json", inherited(image)), ("function.schema.json", inherited(of::<FunctionSpec>()))]
 }
 
 fn of<T: JsonSchema>() -> Value {
     let schema: Schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
-    let mut schema = schema.to_value();
-    if let Some(root) = schema.as_object_mut() {
-        inherited(root);
-    }
-    schema
+    schema.to_value()
 }
 
 /// A file that extends another has what that one has: nothing is wanted of it, and a list can be changed
 /// instead of replaced.
-fn inherited(root: &mut Map<String, Value>) {
+fn inherited(mut schema: Value) -> Value {
+    let Some(root) = schema.as_object_mut() else { return schema };
     if let Some(required) = root.remove("required") {
         root.insert("if".to_owned(), json!({ "not": { "required": ["extends"] } }));
         root.insert("then".to_owned(), json!({ "required": required }));
@@ -39,4 +39,5 @@ fn inherited(root: &mut Map<String, Value>) {
             *property = json!({ "description": description, "anyOf": [property.take(), edit] });
         }
     }
+    schema
 }

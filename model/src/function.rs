@@ -240,6 +240,7 @@ impl TryFrom<FlatProbe> for Probe {
 }
 
 /// The kinds of question.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Ask {

@@ -33,7 +33,7 @@ pub struct FunctionSpec {
     /// What its files come from besides packages.
     #[serde(default)]
     pub source: Source,
-    /// Packages that count as installed, besides [`super::ASSUMED`].
+    /// Packages that count as installed, besides package managers, shells and start scripts.
     #[serde(default)]
     pub assumed: BTreeSet<String>,
     /// Programs that are kept. A function out of an OCI image that names none keeps its entrypoint.
@@ -55,22 +55,22 @@ pub struct FunctionSpec {
     /// Plain files, beside the spec.
     #[serde(default, rename = "file")]
     pub files: Vec<PlainFile>,
-    /// See [`Function::processes`]. A function out of an OCI image that has none runs its entrypoint.
+    /// What runs in it. A function out of an OCI image that has none runs its entrypoint.
     #[serde(default, rename = "process")]
     pub processes: Vec<Process>,
-    /// See [`Function::sandbox`].
+    /// What it may do; the default is nothing.
     #[serde(default)]
     pub sandbox: Sandbox,
-    /// See [`Function::configs`].
+    /// Its configuration files: templates that the box fills in.
     #[serde(default, rename = "config")]
     pub configs: Vec<Config>,
-    /// See [`Function::health`].
+    /// Questions that it must answer for the box to count as healthy.
     #[serde(default)]
     pub health: Vec<Probe>,
-    /// See [`Function::drain`].
+    /// How its traffic is taken away before the box restarts.
     #[serde(default)]
     pub drain: Option<Drain>,
-    /// See [`Function::after`].
+    /// Functions that must be ready before this one starts.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<String>"))]
     pub after: BTreeSet<FunctionName>,

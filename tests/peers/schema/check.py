@@ -34,7 +34,9 @@ for path, schema in specs:
         refuse(f"{path}: its first line does not name its schema for editors (`#:schema ../schema/…`)")
     if schema.is_valid({**spec, "progams": []}) or schema.is_valid({**spec, "format": "one"}):
         refuse(f"{path}: an unknown key or a wrong type fits the schema")
-    without = {key: value for key, value in spec.items() if key != "format"}
+    if path.name == "image.toml" and schema.is_valid({**spec, "outputs": ["usb"]}):
+        refuse(f"{path}: an output that there is not fits the schema")
+    without = {key: value for key, value in spec.items() if key not in ("format", "extends")}
     if schema.is_valid(without) or not schema.is_valid({**without, "extends": "../x/image.toml"}):
         refuse(f"{path}: a missing key is one that a file without `extends` has to have")
 print(f"{len(specs)} specs fit their schemas")
