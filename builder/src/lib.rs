@@ -9,7 +9,6 @@
 
 pub mod apt;
 pub mod archive;
-pub mod attest;
 pub mod bake;
 pub mod contents;
 pub mod cpio;

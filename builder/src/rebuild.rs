@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use kiln_model::manifest::ImageRef;
 use kiln_model::{PartName, Sha256};
 use kiln_signing::bundle::{Bundle, BundleError};
+use kiln_signing::statement::Statement;
 use kiln_signing::{PrivateKey, image_ref};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::attest;
 use crate::bake::{BakeError, BakeOptions, Built, Clock, ImageSet, LockChoice, Progress, build_set};
 use crate::evidence::recipe::{self, Recipe, RecipeError};
 use crate::evidence::{self, FileEntry, FileList};
@@ -136,23 +136,14 @@ pub fn rebuild(
 /// file's.
 pub fn co_sign(bundle: &Bundle, digest: &Sha256, key: &PrivateKey) -> Result<Vec<u8>, serde_json::Error> {
     let image = bundle.image();
-    attest::seal(
-        &json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [
-                { "name": image.bundle_file(), "digest": { "sha256": digest } },
-                { "name": "manifest", "digest": { "sha256": image.id } },
-            ],
-            "predicateType": PREDICATE,
-            "predicate": {
-                "result": "equal",
-                "builder": concat!("urn:kiln:builder:", env!("CARGO_PKG_VERSION")),
-                "lock": Sha256::of(bundle.lock()),
-                "image": { "name": image.name, "version": image.version, "arch": image.arch },
-            },
-        }),
-        key,
-    )
+    let subjects = [(image.bundle_file(), *digest), ("manifest".to_owned(), image.id.0)];
+    let predicate = json!({
+        "result": "equal",
+        "builder": concat!("urn:kiln:builder:", env!("CARGO_PKG_VERSION")),
+        "lock": Sha256::of(bundle.lock()),
+        "image": { "name": image.name, "version": image.version, "arch": image.arch },
+    });
+    Statement::new(subjects, PREDICATE, predicate).seal(&[key])
 }
 
 /// The file of a rebuild's statement: beside the bundle, one for each key.

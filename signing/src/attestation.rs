@@ -1,27 +1,22 @@
-//! What was found out about an image after it was baked: an in-toto Statement in a signed envelope.
+//! How the test of an image went.
 //!
-//! The document is a [Statement v1](https://github.com/in-toto/attestation/blob/v1.1.0/spec/v1/statement.md) with the
-//! predicate [test-result v0.1](https://github.com/in-toto/attestation/blob/v1.1.0/spec/predicates/test-result.md),
-//! in the envelope that in-toto asks for,
-//! [DSSE v1](https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md). It lies beside the bundle, not in
-//! it: an image cannot state how its own test went.
+//! The document is a signed [`Statement`] with the predicate
+//! [test-result v0.1](https://github.com/in-toto/attestation/blob/v1.1.0/spec/predicates/test-result.md). It lies
+//! beside the bundle, not in it: an image cannot state how its own test went.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use kiln_model::manifest::ImageRef;
 use kiln_model::{ImageId, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, VerifyError};
-use crate::key::{KeyId, KeySet, PrivateKey};
+use crate::key::{KeySet, PrivateKey};
+use crate::statement::Statement;
 
 /// The name of the target that holds an image's test result, and the end of its file's name beside a bundle.
 pub const TEST_RESULT: &str = "test-result.json";
 /// Bytes that such a file may have.
-pub const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = crate::statement::LIMIT;
 
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://in-toto.io/attestation/test-result/v0.1";
 /// The names of a statement's subjects: the image's identity, and the bundle's bytes.
 const IMAGE: &str = "image";
@@ -52,20 +47,16 @@ impl TestResult {
 
     /// The signed document.
     pub fn sign(&self, keys: &[&PrivateKey]) -> Vec<u8> {
-        let payload = serde_json::to_vec(&Statement::from(self)).unwrap_or_default();
-        let message = to_be_signed(&payload);
-        let signature = |key: &&PrivateKey| Signature {
-            keyid: key.public().id().to_string(),
-            sig: BASE64.encode(key.sign(&message)),
+        let configuration = self.configuration.iter().map(|name| Configuration { name: name.clone() });
+        let predicate = Predicate {
+            result: if self.passed { Outcome::Passed } else { Outcome::Failed },
+            configuration: configuration.collect(),
+            passed_tests: self.passed_tests.clone(),
+            failed_tests: self.failed_tests.clone(),
         };
-        let envelope = Envelope {
-            payload_type: PAYLOAD_TYPE.to_owned(),
-            payload: BASE64.encode(&payload),
-            signatures: keys.iter().map(signature).collect(),
-        };
-        let mut bytes = serde_json::to_vec_pretty(&envelope).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        // Text and lists of it always have JSON.
+        let subjects = [(IMAGE, self.image.0), (BUNDLE, self.bundle)];
+        Statement::new(subjects, PREDICATE, predicate).seal(keys).unwrap_or_default()
     }
 
     /// Checks that enough of `keys` signed the document in `bytes`, then reads it.
@@ -73,79 +64,18 @@ impl TestResult {
     /// # Errors
     /// Says precisely what is wrong with it.
     pub fn verify(bytes: &[u8], keys: &KeySet) -> Result<Self, VerifyError> {
-        let refused = |fault| VerifyError::new(TEST_RESULT, fault);
-        let form = |why: String| refused(Fault::NotJson(why));
-        let found = bytes.len() as u64;
-        if found > LIMIT {
-            return Err(refused(Fault::TooLong { limit: LIMIT, found }));
-        }
-        let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| form(e.to_string()))?;
-        if envelope.payload_type != PAYLOAD_TYPE {
-            return Err(form(format!("it carries `{}`, not `{PAYLOAD_TYPE}`", envelope.payload_type)));
-        }
-        let payload = BASE64.decode(&envelope.payload).map_err(|e| form(e.to_string()))?;
-        envelope.check(&to_be_signed(&payload), keys).map_err(refused)?;
-        let statement: Statement = serde_json::from_slice(&payload).map_err(|e| form(e.to_string()))?;
-        Self::try_from(statement).map_err(form)
-    }
-}
-
-/// DSSE's pre-authentication encoding: what kind of document it is, is signed with it.
-fn to_be_signed(payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len());
-    [head.as_bytes(), payload].concat()
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope {
-    payload_type: String,
-    payload: String,
-    signatures: Vec<Signature>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Signature {
-    keyid: String,
-    sig: String,
-}
-
-impl Envelope {
-    fn check(&self, message: &[u8], keys: &KeySet) -> Result<(), Fault> {
-        let good = |signature: &Signature| {
-            let id: KeyId = signature.keyid.parse().ok()?;
-            let bytes: [u8; 64] = BASE64.decode(&signature.sig).ok()?.try_into().ok()?;
-            keys.get(&id)?.verifies(message, &bytes).then_some(id)
+        let statement: Statement<Predicate> = Statement::open(TEST_RESULT, bytes, PREDICATE, keys)?;
+        let subject = |name: &str| {
+            let missing = || Fault::NotJson(format!("it has no subject `{name}`"));
+            statement.subject(name).ok_or_else(|| VerifyError::new(TEST_RESULT, missing()))
         };
-        let distinct: std::collections::BTreeSet<KeyId> = self.signatures.iter().filter_map(good).collect();
-        let good = u32::try_from(distinct.len()).unwrap_or(u32::MAX);
-        if good >= keys.threshold() {
-            return Ok(());
-        }
-        let why = "too few keys that release images have signed it".to_owned();
-        Err(Fault::Signatures { good, needed: keys.threshold(), why })
+        let (image, bundle) = (ImageId(subject(IMAGE)?), subject(BUNDLE)?);
+        let Predicate { result, configuration, passed_tests, failed_tests } = statement.predicate;
+        // What only warns has not failed; what has failed is not believed to have passed.
+        let passed = result != Outcome::Failed && failed_tests.is_empty();
+        let configuration = configuration.into_iter().map(|c| c.name).collect();
+        Ok(Self { image, bundle, passed, configuration, passed_tests, failed_tests })
     }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Subject>,
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Subject {
-    name: String,
-    digest: Digest,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Digest {
-    sha256: Sha256,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,50 +103,10 @@ struct Configuration {
     name: String,
 }
 
-impl From<&TestResult> for Statement {
-    fn from(result: &TestResult) -> Self {
-        let subject = |name: &str, sha256| Subject { name: name.to_owned(), digest: Digest { sha256 } };
-        let configuration = result.configuration.iter().map(|name| Configuration { name: name.clone() });
-        Self {
-            kind: STATEMENT.to_owned(),
-            subject: vec![subject(IMAGE, result.image.0), subject(BUNDLE, result.bundle)],
-            predicate_type: PREDICATE.to_owned(),
-            predicate: Predicate {
-                result: if result.passed { Outcome::Passed } else { Outcome::Failed },
-                configuration: configuration.collect(),
-                passed_tests: result.passed_tests.clone(),
-                failed_tests: result.failed_tests.clone(),
-            },
-        }
-    }
-}
-
-impl TryFrom<Statement> for TestResult {
-    type Error = String;
-
-    fn try_from(statement: Statement) -> Result<Self, String> {
-        for (what, found, wanted) in
-            [("_type", &statement.kind, STATEMENT), ("predicateType", &statement.predicate_type, PREDICATE)]
-        {
-            if found != wanted {
-                return Err(format!("its {what} is `{found}`, and `{wanted}` is wanted"));
-            }
-        }
-        let subject = |name: &str| {
-            let found = statement.subject.iter().find(|subject| subject.name == name);
-            found.map(|subject| subject.digest.sha256).ok_or_else(|| format!("it has no subject `{name}`"))
-        };
-        let (image, bundle) = (ImageId(subject(IMAGE)?), subject(BUNDLE)?);
-        let Predicate { result, configuration, passed_tests, failed_tests } = statement.predicate;
-        // What only warns has not failed; what has failed is not believed to have passed.
-        let passed = result != Outcome::Failed && failed_tests.is_empty();
-        let configuration = configuration.into_iter().map(|c| c.name).collect();
-        Ok(Self { image, bundle, passed, configuration, passed_tests, failed_tests })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
     use proptest::prelude::*;
 
     use super::*;

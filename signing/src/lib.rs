@@ -13,6 +13,7 @@
 //! | make a fleet's keys | [`fleet::FleetKeys::generate`] |
 //! | write and read a bundle | [`bundle::write_bundle`], [`bundle::Bundle::open`] |
 //! | find parts in the slot of a disk | [`bundle::Index::read`] |
+//! | sign and read what is said about an image | [`statement::Statement`] |
 //! | say and read how an image's test went | [`attestation::TestResult`] |
 //! | publish, list what is published | [`repository::publish`], [`repository::Repository::load`] |
 
@@ -32,6 +33,8 @@ pub mod fleet;
 mod fs;
 #[cfg(feature = "publish")]
 pub mod repository;
+#[cfg(feature = "publish")]
+pub mod statement;
 
 use kiln_model::manifest::ImageRef;
 use kiln_model::{ImageId, Manifest, Sha256};

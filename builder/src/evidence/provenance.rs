@@ -3,41 +3,39 @@
 //! It names no time, host or person: the same inputs give the same document. Whose it is, the manifest's
 //! signature says, which covers it like every part.
 
+use kiln_signing::statement::Statement;
 use serde_json::{Value, json};
 
 use super::recipe::{BUILD_TYPE, Recipe};
 use super::sbom::{Subject, pretty, purl};
 use crate::lock::LockedFile;
 
+const PREDICATE: &str = "https://slsa.dev/provenance/v1";
+
 /// The document.
 pub(super) fn document(subject: &Subject<'_>, recipe: &Recipe) -> Result<Vec<u8>, serde_json::Error> {
-    let parts =
-        subject.parts.iter().map(|part| json!({ "name": part.name, "digest": { "sha256": part.sha256 } }));
-    pretty(&json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": parts.collect::<Vec<_>>(),
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "spec": recipe.spec,
-                    "image": subject.name,
-                    "version": recipe.version,
-                    "arch": subject.arch,
-                    "profile": recipe.profile,
-                },
-                "internalParameters": { "epoch": subject.lock.epoch },
-                "resolvedDependencies": materials(subject, recipe),
+    let parts = subject.parts.iter().map(|part| (part.name.to_string(), part.sha256));
+    let predicate = json!({
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "spec": recipe.spec,
+                "image": subject.name,
+                "version": recipe.version,
+                "arch": subject.arch,
+                "profile": recipe.profile,
             },
-            "runDetails": {
-                "builder": {
-                    "id": concat!("urn:kiln:builder:", env!("CARGO_PKG_VERSION")),
-                    "version": { "kiln": env!("CARGO_PKG_VERSION") },
-                },
+            "internalParameters": { "epoch": subject.lock.epoch },
+            "resolvedDependencies": materials(subject, recipe),
+        },
+        "runDetails": {
+            "builder": {
+                "id": concat!("urn:kiln:builder:", env!("CARGO_PKG_VERSION")),
+                "version": { "kiln": env!("CARGO_PKG_VERSION") },
             },
         },
-    }))
+    });
+    pretty(&Statement::new(parts, PREDICATE, predicate))
 }
 
 /// Every byte that went in: the spec's files, the agent, the trust root, packages, OCI images.

@@ -143,7 +143,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// JSON for people and programs, with a line's end.
-pub(super) fn pretty(value: &serde_json::Value) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)
