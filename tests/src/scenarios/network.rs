@@ -1,4 +1,6 @@
 //! Boots over the network, by each kind of firmware.
+//!
+//! A UKI's stage 0 asks for its script as iPXE does; what no UKI fetches is a kernel.
 
 use kiln_model::timeline::Step;
 
@@ -31,19 +33,19 @@ pub fn http_uki(demo: &mut Demo) -> Result<(), Failed> {
     prepare(demo, IMAGE, "x86_64", &(policy("") + &machine("loader = \"uki\"")))?;
     lab_up(demo, "firmware = \"uefi-http\"")?;
     let timeline = healthy(demo)?;
-    went(demo, &timeline, &[Step::Loader, Step::Stage0], &[Step::TftpStart, Step::Script, Step::Kernel])
+    went(demo, &timeline, &[Step::Loader, Step::Stage0], &[Step::TftpStart, Step::Kernel])
 }
 
 pub fn pxe_uki(demo: &mut Demo) -> Result<(), Failed> {
     prepare(demo, IMAGE, "x86_64", &(policy("") + &machine("loader = \"uki\"")))?;
     lab_up(demo, "firmware = \"uefi-pxe\"")?;
     let timeline = healthy(demo)?;
-    went(demo, &timeline, &[Step::TftpDone, Step::Stage0], &[Step::Script, Step::Kernel])
+    went(demo, &timeline, &[Step::TftpDone, Step::Stage0], &[Step::Kernel])
 }
 
 pub fn arm64(demo: &mut Demo) -> Result<(), Failed> {
     prepare(demo, "time-server-arm64", "arm64", &(policy("") + &machine("")))?;
     lab_up(demo, "arch = \"arm64\"\nfirmware = \"uefi-http\"\nmemory_mib = 1024")?;
     let timeline = healthy(demo)?;
-    went(demo, &timeline, &[Step::Loader, Step::Stage0], &[Step::Script])
+    went(demo, &timeline, &[Step::Loader, Step::Stage0], &[Step::Kernel])
 }
