@@ -1,20 +1,22 @@
 //! Building a bundle's set once more, from its own lock and provenance, and comparing byte for byte.
 //!
 //! Everything comes from an archive of bytes by digest: no network, nothing of the host's apt, nothing
-//! remembered of an earlier bake. Whoever comes to the same bytes can say so with a key of their own.
+//! remembered of an earlier bake. Programs that are signed for Secure Boot are compared without their signatures,
+//! which nobody but the owner of that key can make again. Whoever comes to the same bytes can say so with a key of their own.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_model::manifest::ImageRef;
 use kiln_model::{PartName, Sha256};
+use kiln_outputs::pe::Pe;
 use kiln_signing::bundle::{Bundle, BundleError};
 use kiln_signing::statement::Statement;
 use kiln_signing::{PrivateKey, image_ref};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::bake::{BakeError, BakeOptions, Built, Clock, ImageSet, LockChoice, Progress, build_set};
+use crate::bake::{BakeError, BakeOptions, Built, Clock, ImageSet, LockChoice, Progress, Signed, build_set};
 use crate::evidence::recipe::{self, Recipe, RecipeError};
 use crate::evidence::{self, FileEntry, FileList};
 use crate::store::{ContentStore, write_whole};
@@ -29,6 +31,8 @@ pub struct Rebuilt {
     pub image: ImageRef,
     /// What is different; nothing when it is the same image.
     pub differences: Vec<Difference>,
+    /// Parts whose Secure Boot signatures were not made again: without them they are the same.
+    pub signatures: Vec<PartName>,
 }
 
 /// One part that came out otherwise.
@@ -124,21 +128,42 @@ pub fn rebuild(
         version: Some(recipe.version.clone()),
         cache: archive.to_owned(),
     };
-    let set = build_set(&options, &store, &mut Clock::default(), progress)?;
+    let signed = signed_programs(bundle)?;
+    let set = build_set(&options, &signed, &store, &mut Clock::default(), progress)?;
     let differences = match image_ref(&set.manifest).id == bundle.image().id {
         true => Vec::new(),
         false => differences(bundle, &set)?,
     };
-    Ok(Rebuilt { image: bundle.image(), differences })
+    let same = |part: &&Built| signed.get(&part.name).is_some_and(|bytes| *bytes == part.bytes);
+    let signatures = set.parts.iter().filter(same).map(|part| part.name.clone()).collect();
+    Ok(Rebuilt { image: bundle.image(), differences, signatures })
 }
 
-/// The statement that `bundle` was built again and came out the same, signed. `digest` is the bundle
+fn signed_programs(bundle: &Bundle) -> Result<Signed, RebuildError> {
+    let programs = [kiln_outputs::UKI_PART, kiln_outputs::LOADER_PART];
+    let mut signed = Signed::new();
+    for name in bundle.manifest().parts.keys().filter(|name| programs.contains(&name.as_str())) {
+        let bytes = bundle.read_part(name)?;
+        if Pe::parse(&bytes, bundle.manifest().arch).is_ok_and(|program| program.is_signed()) {
+            signed.insert(name.clone(), bytes);
+        }
+    }
+    Ok(signed)
+}
+
+/// The statement that `bundle` was built again and came out as `rebuilt` says, signed. `digest` is the bundle
 /// file's.
-pub fn co_sign(bundle: &Bundle, digest: &Sha256, key: &PrivateKey) -> Result<Vec<u8>, serde_json::Error> {
+pub fn co_sign(
+    bundle: &Bundle,
+    rebuilt: &Rebuilt,
+    digest: &Sha256,
+    key: &PrivateKey,
+) -> Result<Vec<u8>, serde_json::Error> {
     let image = bundle.image();
     let subjects = [(image.bundle_file(), *digest), ("manifest".to_owned(), image.id.0)];
     let predicate = json!({
         "result": "equal",
+        "signaturesNotMadeAgain": rebuilt.signatures,
         "builder": concat!("urn:kiln:builder:", env!("CARGO_PKG_VERSION")),
         "lock": Sha256::of(bundle.lock()),
         "image": { "name": image.name, "version": image.version, "arch": image.arch },

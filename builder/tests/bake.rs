@@ -42,6 +42,43 @@ fn program() -> Vec<u8> {
     bytes
 }
 
+/// A kernel module that depends on none: a null section, `.modinfo` and the names of both.
+fn module() -> Vec<u8> {
+    let (info, names) = (b"license=GPL\0", b"\0.modinfo\0.shstrtab\0");
+    let mut bytes = program();
+    bytes[16] = 1;
+    let headers = 64 + info.len() + names.len();
+    bytes[40..48].copy_from_slice(&(headers as u64).to_le_bytes());
+    (bytes[58], bytes[60], bytes[62]) = (64, 3, 2);
+    bytes.extend_from_slice(info);
+    bytes.extend_from_slice(names);
+    bytes.resize(headers + 64, 0);
+    for (name, kind, offset, size) in [(1_u64, 1_u64, 64, info.len()), (10, 3, 64 + info.len(), names.len())]
+    {
+        let words = [name | kind << 32, 0, 0, offset as u64, size as u64, 0, 1, 0];
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    }
+    bytes
+}
+
+/// A PE32+ program (Microsoft's "PE Format") with one section, and room for the headers of more.
+fn efi_program() -> Vec<u8> {
+    let mut bytes = vec![0; 2048];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[60] = 64;
+    bytes[64..68].copy_from_slice(b"PE\0\0");
+    bytes[68..70].copy_from_slice(&0x8664_u16.to_le_bytes());
+    (bytes[70], bytes[84]) = (1, 240);
+    bytes[88..90].copy_from_slice(&0x020b_u16.to_le_bytes());
+    let (optional, section) = (88, 88 + 240);
+    let numbers = [(32, 512), (36, 512), (56, 2048), (60, 1024)].map(|(at, n)| (optional + at, n));
+    let places = [(8, 1024), (12, 1024), (16, 1024), (20, 1024)].map(|(at, n)| (section + at, n));
+    for (at, value) in numbers.into_iter().chain(places) {
+        bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+    }
+    bytes
+}
+
 /// A package with these files.
 fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -94,17 +131,29 @@ impl Bench {
 
     /// Puts packages into the cache, and a lock of them beside the spec.
     fn lock(&self, function: &[(&str, &[u8])]) {
+        let stub = efi_program();
+        let boot: &[(&str, &[u8])] = &[
+            ("./usr/lib/systemd/boot/efi/linuxx64.efi.stub", &stub),
+            ("./usr/lib/systemd/boot/efi/systemd-bootx64.efi", &stub),
+        ];
         let spec = Spec::load(&self.at("images/x")).expect("right");
         let profile = &spec.profile.kernel;
         let modules = profile.initrd_modules.iter().chain(&profile.base_modules);
-        let builtin: String = modules.map(|name| format!("kernel/{name}.ko\n")).collect();
-        let kernel: &[(&str, &[u8])] =
-            &[("./boot/vmlinuz-6.1", b"kernel"), ("./lib/modules/6.1/modules.builtin", builtin.as_bytes())];
+        let builtin = modules.filter(|name| *name != "vrf");
+        let builtin: String = builtin.map(|name| format!("kernel/{name}.ko\n")).collect();
+        let kernel: &[(&str, &[u8])] = &[
+            ("./boot/vmlinuz-6.1", b"kernel"),
+            ("./lib/modules/6.1/modules.builtin", builtin.as_bytes()),
+            ("./lib/modules/6.1/kernel/vrf.ko", &module()),
+        ];
         let loader: &[(&str, &[u8])] =
             &[("./usr/lib/ipxe/ipxe.efi", b"efi"), ("./usr/lib/ipxe/undionly.kpxe", b"bios")];
         // Debian's names of files begin with `./`.
         let function: Vec<_> = function.iter().map(|(p, b)| (p.trim_start_matches('/'), *b)).collect();
-        let packages = [("kernel", kernel), ("loader", loader), ("fn/f", &function)];
+        let mut packages = vec![("kernel", kernel), ("loader", loader), ("fn/f", &function)];
+        if spec.image.has_uki() {
+            packages.push(("boot", boot));
+        }
         let store = ContentStore::open(&self.at("cache")).expect("a store");
         let locked = |(root, files): &(&str, &[(&str, &[u8])])| {
             let bytes = deb(files);
@@ -203,6 +252,21 @@ fn a_bundle_is_whole_and_one_template_changes_one_part() {
 }
 
 #[test]
+fn the_base_lists_the_modules_that_it_loads() {
+    let bench = Bench::new();
+    let report = bench.bake(&bench.options()).expect("baked");
+    let files = Contents::open(&report.bundle).expect("whole").files.expect("a list");
+    let digest = |path: &str| {
+        let text = serde_json::to_value(&files).expect("JSON")["parts"]["base"].to_string();
+        (text.contains(path), text)
+    };
+    let (listed, text) = digest("/usr/lib/kiln/modules");
+    assert!(listed, "{text}");
+    let wanted = Sha256::of(b"/usr/lib/modules/6.1/kernel/vrf.ko\n").to_string();
+    assert!(text.contains(&wanted), "modules that are built in are not loaded, and the others are: {text}");
+}
+
+#[test]
 fn what_cannot_work_is_told_before_anything_is_written() {
     let bench = Bench::new();
     let options = bench.options();
@@ -287,6 +351,42 @@ fn a_bundle_is_built_again_where_nothing_else_is_and_is_the_same() {
     let files = Contents::open(&report.bundle).expect("whole").files.expect("a list");
     let motd = files.parts.values().flatten().find(|f| f.path == "/etc/motd").expect("there");
     assert_eq!(motd.from, Origin::File);
+}
+
+#[test]
+fn what_is_signed_for_secure_boot_is_compared_without_the_signatures() {
+    let bench = Bench::new();
+    bench.write("images/x/image.toml", format!("{IMAGE}outputs = [\"disk\"]\n").as_bytes());
+    bench.lock(&[("/usr/bin/d", &program()), ("/usr/share/d/data", b"data")]);
+    let keys = kiln_outputs::secure_boot::generate("test", UnixMillis(1_800_000_000_000)).expect("keys");
+    for (name, bytes, _) in keys.files {
+        bench.write(&name, &bytes);
+    }
+    let secure_boot = Some((bench.at("db.key"), bench.at("db.crt")));
+    let report = bench.bake(&BakeOptions { secure_boot, ..bench.options() }).expect("baked");
+    let again = rebuilt(&bench, &report.bundle, "there").expect("built");
+    assert_eq!((again.differences.as_slice(), again.image), (&[][..], report.image));
+    let names: Vec<&str> = again.signatures.iter().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["loader/systemd-boot.efi", "uki.efi"]);
+
+    // A signature does not cover up what another program does.
+    let bundle = Bundle::open(&report.bundle).expect("whole");
+    let mut manifest = bundle.manifest().clone();
+    let uki: PartName = "uki.efi".parse().expect("a name");
+    let mut changed = bundle.read_part(&uki).expect("there");
+    changed[1024] ^= 1;
+    manifest.parts.get_mut(&uki).expect("listed").sha256 = Sha256::of(&changed);
+    let key = kiln_signing::fleet::load_key(&bench.at("fleet/keys/targets.json")).expect("a key");
+    let envelope = kiln_signing::envelope::sign(&manifest, &[&key]).expect("signed");
+    let parts = manifest.parts.keys().map(|name| {
+        let bytes = bundle.read_part(name).expect("there");
+        (name.clone(), if *name == uki { changed.clone() } else { bytes })
+    });
+    let forged = bench.at("forged.kiln");
+    kiln_signing::bundle::write_bundle(&forged, &envelope, bundle.lock(), parts).expect("written");
+    let wrong = rebuilt(&bench, &forged, "elsewhere").expect("built");
+    assert!(wrong.differences.iter().any(|d| d.part == "uki.efi"), "{wrong:?}");
+    assert!(!wrong.signatures.contains(&uki), "{wrong:?}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Pe {
 
     /// Adds a read-only section. Debugging symbols behind the last section are dropped.
     pub fn append(&mut self, name: &str, content: &[u8]) -> Result<(), PeError> {
-        if self.certificates().1 != 0 {
+        if self.is_signed() {
             return Err(PeError::Signed);
         }
         let unfit = || PeError::Section(name.to_owned());
@@ -151,6 +151,11 @@ impl Pe {
         self.put(self.optional + 8, &data.to_le_bytes());
         self.put(self.optional + 56, &align(image_end, section_alignment)?.to_le_bytes());
         Ok(())
+    }
+
+    /// Whether a signature is attached, whoever made it.
+    pub fn is_signed(&self) -> bool {
+        self.certificates().1 != 0
     }
 
     /// Takes signatures off.

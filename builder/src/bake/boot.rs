@@ -1,9 +1,12 @@
 //! Parts that firmware starts: the unified kernel image and systemd-boot, signed when there is a key; and whether
 //! everything fits into the machine.
 
+use std::collections::BTreeMap;
+
 use kiln_hw_profiles::Limits as ProfileLimits;
-use kiln_model::{ImageVersion, Manifest};
+use kiln_model::{Arch, ImageVersion, Manifest, PartName, Sha256};
 use kiln_outputs::budget::{Limits, Weights, budgets};
+use kiln_outputs::pe::Pe;
 use kiln_outputs::secure_boot::SecureBootKey;
 use kiln_outputs::uki::{self, UkiInputs};
 use kiln_outputs::{INSTALLER_PART, LOADER_PART, UKI_PART};
@@ -77,6 +80,24 @@ impl Workshop<'_> {
             }));
         }
         run(&jobs, store, tell, laps)
+    }
+}
+
+/// Programs for firmware with their Secure Boot signatures, out of a bundle that is built again.
+pub type Signed = BTreeMap<PartName, Vec<u8>>;
+
+/// Puts the signed program in the place of the one that was built where both are the same without signatures
+/// (compared by the digest that such a signature is made over). Who builds again has no key, and what the
+/// evidence says of these parts it says of the signed ones.
+pub fn take_signatures(built: &mut [Built], signed: &Signed, arch: Arch) {
+    for built in built {
+        let Some(bytes) = signed.get(&built.name) else { continue };
+        let digest = |bytes: &[u8]| Pe::parse(bytes, arch).map(|program| program.digest());
+        if digest(&built.bytes).is_ok_and(|ours| digest(bytes) == Ok(ours)) {
+            built.part.size = bytes.len() as u64;
+            built.part.sha256 = Sha256::of(bytes);
+            built.bytes.clone_from(bytes);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use kiln_model::manifest::{ImageRef, ManifestKind};
 use kiln_model::{Format, ImageVersion, Manifest, PartName, Sha256};
 
+pub(crate) use boot::Signed;
 pub use boot::limits_of;
 pub use error::BakeError;
 use kiln_outputs::secure_boot::SecureBootKey;
@@ -126,7 +127,7 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     // What can fail cheaply fails first.
     let key = kiln_signing::fleet::load_key(&options.keys.join("targets.json"))?;
     let store = ContentStore::open(&options.cache)?;
-    let set = build_set(options, &store, &mut clock, progress)?;
+    let set = build_set(options, &Signed::new(), &store, &mut clock, progress)?;
 
     progress(Progress::Step("sign and write the bundle".to_owned()));
     std::fs::create_dir_all(&options.output).map_err(|e| BakeError::io("cannot make", &options.output, e))?;
@@ -150,9 +151,11 @@ pub fn bake(options: &BakeOptions, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     })
 }
 
-/// Builds a set and signs nothing. Everything that it is made of is in `store` afterwards.
+/// Builds a set and signs no manifest. Everything that it is made of is in `store` afterwards. Programs for
+/// firmware that are those of `signed` take their signatures from there.
 pub(crate) fn build_set(
     options: &BakeOptions,
+    signed: &Signed,
     store: &ContentStore,
     clock: &mut Clock,
     progress: &(dyn Fn(Progress) + Sync),
@@ -186,6 +189,9 @@ pub(crate) fn build_set(
     let mut built = workshop.build(store, progress, &laps)?;
     let firmware = boot::Firmware { version: &version, cmdline: &cmdline(&spec), key: secure_boot.as_ref() };
     built.extend(workshop.boot_parts(&firmware, &built, store, progress, &laps)?);
+    boot::take_signatures(&mut built, signed, spec.image.arch);
+    // Parts are finished in any order, and the evidence lists them: it comes out the same every time.
+    built.sort_by(|a, b| a.name.cmp(&b.name));
     built.extend(workshop.evidence(&built, store, progress, &laps)?);
     built.sort_by(|a, b| a.name.cmp(&b.name));
     clock.lap("build");

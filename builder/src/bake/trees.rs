@@ -151,6 +151,10 @@ pub fn base(spec: &Spec, agent: &[u8], kernel: &Tree, packages: &Tree) -> Result
         spec.profile.kernel.initrd_modules.iter().chain(&spec.profile.kernel.base_modules).cloned().collect();
     let module_files = modules::load_order(kernel, &wanted)?;
     shoot.copy(kernel, &module_files.into_iter().collect())?;
+    // Loaded by the agent before the first function starts; what the initrd has loaded is loaded already.
+    let loaded = modules::load_order(kernel, &spec.profile.kernel.base_modules)?;
+    let list: String = loaded.iter().map(|path| format!("{path}\n")).collect();
+    shoot.put("/usr/lib/kiln/modules", Entry::file(list.into_bytes()))?;
     shoot.put("/usr/sbin/kiln-agent", Entry::program(agent))?;
     shoot.links()?;
     shoot.put("/etc/passwd", Entry::file(*b"root:x:0:0:root:/:/nonexistent\n"))?;

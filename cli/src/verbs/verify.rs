@@ -21,7 +21,8 @@ Example:
 
 With --rebuild the set is built once more from the lock and the provenance in the bundle, with no network
 and nothing of this machine's. When it is the same, byte for byte, and there is a key keys/rebuild.json,
-a signed statement that says so is written beside the bundle.
+a signed statement that says so is written beside the bundle. Programs that are signed for Secure Boot are
+compared without those signatures, and the answer says so.
 
 Exit code 3 means that the bundle is not what it should be.")]
 pub struct Args {
@@ -88,13 +89,20 @@ fn build_again(args: &Args, bundle: &Bundle, key: Option<&Path>) -> Result<(), F
         )));
     }
     println!("{}: built again, it is the same, byte for byte", rebuilt.image);
+    if !rebuilt.signatures.is_empty() {
+        let names: Vec<&str> = rebuilt.signatures.iter().map(|name| name.as_str()).collect();
+        println!(
+            "but for the Secure Boot signatures of {}, which only their key can make: without them these are the same",
+            names.join(" and ")
+        );
+    }
     let Some(key) = key else {
         println!("nobody has signed that: there is no keys/rebuild.json (`kiln key new rebuild`)");
         return Ok(());
     };
     let digest = digest_of(&args.bundle)?;
     let file = statement_file(&args.bundle, &key);
-    write_whole(&file, &co_sign(bundle, &digest, &key)?)?;
+    write_whole(&file, &co_sign(bundle, &rebuilt, &digest, &key)?)?;
     println!("signed by {}: {}", key.public().id().short(), file.display());
     Ok(())
 }
