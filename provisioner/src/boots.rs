@@ -223,7 +223,10 @@ impl Server {
                     Some(hold) => (ledger, hold),
                     None => ledger.serve(token.boot(), policy, freshness),
                 };
-                let note = note(&decision, &mut ledger, images, &token.boot());
+                let mut note = note(&decision, &mut ledger, images, &token.boot());
+                if asked.from_disk {
+                    note.push_str("; it started from its disk");
+                }
                 draft.put(key::ledger(name), &ledger)?;
                 intents::settle(draft, machine, &mut ledger)?;
                 self.record_boot(draft, name, &decision, token, asked.from_disk, now)?;
