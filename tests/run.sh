@@ -60,6 +60,13 @@ lab() {
         --agent "$target/$(uname -m)-unknown-linux-gnu/agent/kiln-agent"
 }
 
+# Other ways of booting than the demo's, each in less than a minute; `make test-long` has them all.
+boots() {
+    as_root "$target/debug/kiln-demo" --kiln "$target/debug/kiln" --dir "$target/test-boots" \
+        --agent "$target/$(uname -m)-unknown-linux-gnu/agent/kiln-agent" \
+        scenario bios uefi-http uki uki-tftp discovery
+}
+
 stage tidy ./tests/tidy.sh
 stage lints lints
 if cargo deny --version >/dev/null 2>&1; then
@@ -76,6 +83,7 @@ stage schema-peer ./tests/peers/schema/run.sh
 stage build build
 stage rebuild-peer as_root ./tests/peers/rebuild/run.sh
 stage lab lab
+stage boots boots
 
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 printf 'in %s s\n' $((SECONDS - started)) >&2

@@ -12,7 +12,8 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
     )?;
     let shown = wait::until("the machine's inventory", DEADLINE_S, || {
         Ok(match demo.kiln.ask(&["machine", "show", MAC]) {
-            Ok(text) if text.contains("KILN031") => Ok(text),
+            // Its serial number is known from iPXE already; what fits is known when the agent has looked.
+            Ok(text) if text.contains("fits profile") => Ok(text),
             Ok(text) => Err(text),
             Err(error) => Err(error.to_string()),
         })
