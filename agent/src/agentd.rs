@@ -35,7 +35,8 @@ use crate::boot::{self, BootRecord};
 use crate::console::say;
 use crate::http::Client;
 use crate::init::message::{FromInit, ToInit};
-use crate::journal::uptime_ms;
+use crate::journal::{Journal, uptime_ms};
+use crate::modules;
 use crate::network::Network;
 use crate::trust::{self, Trust};
 use functions::Functions;
@@ -77,6 +78,10 @@ enum Happening {
     /// A box that runs without a provisioner has found it; the next daemon speaks to it.
     Provisioner,
 }
+
+/// Functions have one wall less, which people should know.
+const NO_LANDLOCK: &str =
+    "the kernel has no Landlock, or `lsm=` leaves it out: files are walled off by mounts alone";
 
 /// What a slot was started for.
 enum Use {
@@ -136,6 +141,7 @@ async fn serve() -> Result<(), DaemonError> {
     let mut state = adopt::State::load_or_first(&record);
     if state.first {
         state.journal.record(Step::BaseStarted, record.intent.image.to_string());
+        prepare_kernel(&mut state.journal);
     }
     let now = Uptime(uptime_ms());
     let deadline = Uptime(u64::from(record.manifest.health_deadline_s) * 1000);
@@ -167,6 +173,16 @@ async fn serve() -> Result<(), DaemonError> {
     intents::start(client, trust, record.parameters, state, tell);
     daemon.configure_network().await;
     daemon.main_loop(&mut told).await
+}
+
+/// What functions need of the kernel, before the first of them starts. What is missing is said, and they start.
+fn prepare_kernel(journal: &mut Journal) {
+    let missing = modules::load_what_can_be(modules::OF_BASE).into_iter().map(|error| error.to_string());
+    let landlock = (!crate::sandbox::landlock_supported()).then(|| NO_LANDLOCK.to_owned());
+    for line in missing.chain(landlock) {
+        say!("kiln: {line}");
+        journal.record(Step::BaseStarted, line);
+    }
 }
 
 impl Daemon {

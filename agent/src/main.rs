@@ -12,6 +12,7 @@ mod http;
 mod init;
 mod install;
 mod journal;
+mod modules;
 mod network;
 mod sandbox;
 mod slot;

@@ -1,10 +1,11 @@
 //! The walls of one process, in this order: control group → namespaces → root → no new privileges →
-//! capabilities → system calls → the program.
+//! capabilities → files (Landlock) → system calls → the program.
 //!
 //! Process 1 has started us as process 1 of a process namespace, and we stay it: we pass signals on to the
 //! program, reap its orphans, and end as it ends, which ends everything else in the namespace.
 
 mod capabilities;
+mod files;
 mod namespaces;
 mod seccomp;
 
@@ -18,6 +19,8 @@ use rustix::process::{WaitOptions, wait};
 use crate::init::message::SlotName;
 use crate::slot::Slot;
 use crate::sys::signals;
+
+pub use files::supported as landlock_supported;
 
 /// What a shell says for a program that cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
@@ -64,7 +67,10 @@ fn enter(name: &str) -> Result<Slot, SandboxError> {
     std::fs::write(slot.cgroup.join("cgroup.procs"), "0").map_err(failed("entering its control group"))?;
     namespaces::enter(&slot)?;
     rustix::thread::set_no_new_privs(true).map_err(failed("giving up new privileges"))?;
+    // What it may write in is opened while we may still look everywhere.
+    let files = files::Walls::of(&slot)?;
     capabilities::keep_only(&slot.capabilities)?;
+    files.enter()?;
     seccomp::apply(slot.seccomp)?;
     Ok(slot)
 }

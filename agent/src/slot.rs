@@ -35,6 +35,8 @@ pub struct Slot {
     pub network_namespace: PathBuf,
     /// System calls that it may make.
     pub seccomp: SeccompProfile,
+    /// Folders of its root that it may write in.
+    pub writable: Vec<String>,
     /// Variables that it sees besides the usual ones.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

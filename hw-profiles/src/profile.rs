@@ -44,7 +44,7 @@ pub struct Kernel {
     /// Modules that stage 0 loads, by name. Those that a kernel has built in, or they need, are no
     /// concern of this list.
     pub initrd_modules: Vec<String>,
-    /// Modules that the base image carries besides, loaded on demand.
+    /// Modules that the base loads besides, before the first function starts.
     pub base_modules: Vec<String>,
 }
 

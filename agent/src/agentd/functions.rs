@@ -105,6 +105,7 @@ impl Functions {
             network: spec.sandbox.network,
             network_namespace: network(function),
             seccomp: spec.sandbox.seccomp,
+            writable: spec.sandbox.writable.iter().cloned().collect(),
             env: spec.sandbox.env.clone(),
         };
         crate::boot::save(&Slot::path(name), &slot).map_err(|why| format!("its slot: {why}"))?;

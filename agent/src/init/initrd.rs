@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::process::{WaitOptions, wait};
-use rustix::system::{RebootCommand, finit_module};
+use rustix::system::RebootCommand;
 
 use crate::journal::uptime_ms;
+use crate::modules::{self, ModuleError};
 use crate::stage0::{ALIVE, SYSROOT};
 use crate::sys::process::{Spawn, spawn};
 
 /// Stage 0 gives up by itself long before; this is for one that hangs. While it only waits for people or for a
 /// provisioner it says so, and may wait for ever.
 const STAGE0_LIMIT: Duration = Duration::from_secs(900);
-const MODULES: &str = "/kiln/modules";
 
 /// Why the initrd could not hand over.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum InitrdError {
         /// What the kernel said.
         why: io::Error,
     },
+    /// A module that stage 0 may need.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
     /// Stage 0 has said why on the console.
     #[error("stage 0 did not succeed")]
     Stage0,
@@ -71,7 +74,7 @@ fn prepare() -> Result<(), InitrdError> {
     // Nobody reboots the box from its keyboard.
     rustix::system::reboot(RebootCommand::CadOff).map_err(system("disabling Ctrl-Alt-Del"))?;
     std::fs::create_dir_all("/run/kiln").map_err(system("making /run/kiln"))?;
-    load_modules()
+    Ok(modules::load_or_stop(modules::OF_INITRD)?)
 }
 
 /// The kernel opens `/dev/console` for us only when the initrd has one.
@@ -81,24 +84,6 @@ fn use_console() {
         let _ = rustix::stdio::dup2_stdout(&console);
         let _ = rustix::stdio::dup2_stderr(&console);
     }
-}
-
-fn load_modules() -> Result<(), InitrdError> {
-    let list = std::fs::read_to_string(MODULES).map_err(system(format!("reading {MODULES}")))?;
-    for path in module_paths(&list) {
-        let file = File::open(path).map_err(system(format!("opening {path}")))?;
-        match finit_module(&file, c"", 0) {
-            // Built in, or loaded already; or there is nothing here that it is for, as EFI variables on a BIOS.
-            Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NODEV) => {}
-            Err(error) => return Err(system(format!("loading the module {path}"))(error)),
-        }
-    }
-    Ok(())
-}
-
-/// The paths of a module list: one a line, in load order.
-fn module_paths(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn stage0(started: u64) -> Result<(), InitrdError> {
@@ -168,12 +153,6 @@ fn remove_below(folder: &Path, device: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modules_are_loaded_in_the_order_of_their_list() {
-        let list = "/lib/modules/a.ko\n\n# a remark\n  /lib/modules/b.ko \n";
-        assert_eq!(module_paths(list).collect::<Vec<_>>(), ["/lib/modules/a.ko", "/lib/modules/b.ko"]);
-    }
 
     #[test]
     fn only_the_initrds_own_files_are_removed() {
