@@ -140,6 +140,37 @@ pub fn update_esp<D: Read + Write + Seek>(
     device.flush().map_err(|e| failed("cannot finish", e))
 }
 
+/// Writes a new file, in a folder that is there, from something that is too large to hold. It is empty until all of
+/// `content` is written and `settle` has said that it is on the disk: then its length is written.
+///
+/// # Errors
+/// What the device, `content` or `settle` says.
+pub fn copy_to_esp<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    path: &str,
+    content: &mut dyn Read,
+    settle: impl FnOnce() -> io::Result<()>,
+) -> Result<(), EspError> {
+    let failed = |source| EspError::Io { what: format!("cannot write {path}"), source };
+    let file_system = FileSystem::new(Window::new(&mut *device, range), options()).map_err(failed)?;
+    let write = || {
+        let mut out = file_system.root_dir().create_file(path)?;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match content.read(&mut buffer)? {
+                0 => break,
+                length => out.write_all(buffer.get(..length).unwrap_or_default())?,
+            }
+        }
+        settle()?;
+        out.flush()
+    };
+    write().map_err(failed)?;
+    file_system.unmount().map_err(failed)?;
+    device.flush().map_err(failed)
+}
+
 /// The content of a file on the ESP; none when there is no such file.
 ///
 /// # Errors
@@ -162,6 +193,28 @@ pub fn read_esp_file<D: Read + Write + Seek>(
         return Err(failed(io::Error::other(format!("it has more than {limit} bytes"))));
     }
     Ok(Some(bytes))
+}
+
+/// Reads a file of the ESP piece by piece.
+///
+/// # Errors
+/// What the device says; also when there is no such file.
+pub fn scan_esp_file<D: Read + Write + Seek>(
+    device: &mut D,
+    range: Range<u64>,
+    path: &str,
+    mut sink: impl FnMut(&[u8]),
+) -> Result<(), EspError> {
+    let failed = |source| EspError::Io { what: format!("cannot read {path}"), source };
+    let file_system = FileSystem::new(Window::new(device, range), options()).map_err(failed)?;
+    let mut file = file_system.root_dir().open_file(path).map_err(failed)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(()),
+            length => sink(buffer.get(..length).unwrap_or_default()),
+        }
+    }
 }
 
 /// The names of the files in a folder of the ESP; none when there is no such folder.

@@ -17,8 +17,8 @@ mod table;
 mod window;
 
 pub use esp::{
-    BootFile, ESP_FAT_LEAST, EspError, boot_files, list_esp, loader_file, read_esp_file, rename_esp,
-    uki_file, update_esp, write_esp,
+    BootFile, ESP_FAT_LEAST, EspError, boot_files, copy_to_esp, list_esp, loader_file, read_esp_file,
+    rename_esp, scan_esp_file, uki_file, update_esp, write_esp,
 };
 pub use guid::Guid;
 pub use layout::{Kind, LayoutError, MIB, Sizes, plan};

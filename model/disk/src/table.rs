@@ -9,6 +9,9 @@ use gptman::{GPT, GPTPartitionEntry};
 use crate::guid::Guid;
 use crate::layout::{Kind, MIB};
 
+/// Partitions that a table has at most; 128 is what everybody makes.
+const MOST_PARTITIONS: u32 = 1024;
+
 /// A partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -47,6 +50,12 @@ pub enum TableError {
     /// A partition does not begin or end at a sector.
     #[error("partition table: `{0}` does not begin and end at a sector")]
     Sector(String),
+    /// More partitions than anybody has, which would cost more memory than there is.
+    #[error("partition table: it states {stated} partitions; {MOST_PARTITIONS} are the most that are read")]
+    Giant {
+        /// How many it states.
+        stated: u32,
+    },
     /// The disk has no partition for state.
     #[error("partition table: there is no `kiln-state`")]
     NoState,
@@ -69,6 +78,7 @@ impl Table {
 /// # Errors
 /// What the device says, and a device without a table.
 pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
+    refuse_giant(device, sector)?;
     let gpt = GPT::read_from(device, u64::from(sector))?;
     let mut partitions = BTreeMap::new();
     for (number, entry) in gpt.iter().filter(|(_, entry)| entry.is_used()) {
@@ -132,6 +142,24 @@ pub fn grow_state<D: Read + Write + Seek>(device: &mut D, sector: u32) -> Result
     Ok(table)
 }
 
+/// A header that states more partitions than anybody has is refused before it is believed (UEFI 2.10, table 5-5:
+/// `NumberOfPartitionEntries` at byte 80; the copy is in the last sector).
+fn refuse_giant<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), TableError> {
+    let end = device.seek(SeekFrom::End(0))?;
+    let headers = [u64::from(sector), end.saturating_sub(sector.into())];
+    for at in headers.into_iter().filter(|at| at.saturating_add(84) <= end) {
+        let mut header = [0; 84];
+        device.seek(SeekFrom::Start(at))?;
+        device.read_exact(&mut header)?;
+        let stated = u32::from_le_bytes([header[80], header[81], header[82], header[83]]);
+        if header.starts_with(b"EFI PART") && stated > MOST_PARTITIONS {
+            return Err(TableError::Giant { stated });
+        }
+    }
+    device.rewind()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +202,19 @@ mod tests {
         assert_eq!(grown.find(Kind::State).map(|p| p.range.end), Some(31 * MIB));
         assert_eq!(grown.find(Kind::SlotB), table.find(Kind::SlotB));
         assert_eq!(read_table(&mut device, 512).expect("read"), grown);
+    }
+
+    #[test]
+    fn a_table_that_states_billions_of_partitions_is_refused_before_it_costs_memory() {
+        for at in [512, (8 << 20) - 512] {
+            let mut device = io::Cursor::new(vec![0; 8 << 20]);
+            device.get_mut()[at..at + 92].fill(0xff);
+            device.get_mut()[at..at + 8].copy_from_slice(b"EFI PART");
+            let error = read_table(&mut device, 512).expect_err("refused");
+            assert!(matches!(error, TableError::Giant { stated: u32::MAX }), "{error}");
+            assert!(error.to_string().contains("4294967295 partitions"), "{error}");
+        }
+        assert!(read_table(&mut io::Cursor::new(vec![0; 40]), 512).is_err(), "less than a header");
     }
 
     #[test]
