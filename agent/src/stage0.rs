@@ -31,7 +31,7 @@ use crate::disk::{Disk, Slot};
 use crate::http::{Client, HttpError};
 use crate::journal::uptime_ms;
 use crate::network::{Network, NetworkError};
-use crate::trust::{self, Trust, TrustError};
+use crate::trust::{self, Checked, Trust, TrustError};
 use parts::PartError;
 use reporter::Reporter;
 
@@ -286,7 +286,7 @@ async fn ask_provisioner(
     let intent = trust.intent(&envelope, parameters, None)?;
     reporter.generation = Some(intent.generation);
     reporter.passed(Step::IntentVerified, format!("generation {}: {}", intent.generation, intent.image));
-    let (manifest, floor) = trust
+    let Checked { manifest, floor, .. } = trust
         .manifest(client, &intent, Floor::default(), |step, detail| reporter.passed(step, detail))
         .await?;
     Ok(Verified { intent, manifest, floor, envelope })

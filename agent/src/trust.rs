@@ -67,6 +67,17 @@ pub struct Trust {
     epoch: u64,
 }
 
+/// A manifest that was checked with everything above it.
+#[derive(Debug)]
+pub struct Checked {
+    /// What it says.
+    pub manifest: Manifest,
+    /// `manifest.json`: the signed envelope, as it came.
+    pub envelope: Vec<u8>,
+    /// What metadata this box has seen now.
+    pub floor: Floor,
+}
+
 #[derive(Deserialize)]
 struct Build {
     epoch: u64,
@@ -148,7 +159,7 @@ impl Trust {
         intent: &Intent,
         floor: Floor,
         mut passed: impl FnMut(Step, String),
-    ) -> Result<(Manifest, Floor), TrustError> {
+    ) -> Result<Checked, TrustError> {
         let (bytes, keys, targets) = match intent.purpose {
             Purpose::Run => {
                 // A clock that stands still must not make old metadata young: it is at least as late as when
@@ -171,7 +182,8 @@ impl Trust {
             check_parts(&manifest, &intent.image, targets)?;
         }
         passed(Step::ManifestVerified, format!("{} ({})", intent.image, intent.image.id.0.short()));
-        Ok((manifest, targets.map_or(floor, |targets| targets.floor())))
+        let floor = targets.map_or(floor, |targets| targets.floor());
+        Ok(Checked { manifest, envelope: bytes, floor })
     }
 
     /// The newest root that the chain of roots leads to, as far as it can be followed: something is wrong when a

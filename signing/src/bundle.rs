@@ -22,8 +22,10 @@ use crate::key::KeySet;
 
 mod archive;
 mod index;
+mod layout;
 use archive::{Reader, Refusal};
 pub use index::Index;
+pub use layout::{Layout, Placed};
 
 /// The name of the lock within a bundle.
 pub const LOCK_FILE: &str = "image.lock";

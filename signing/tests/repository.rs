@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use common::{DAY, NOW, bundle_file, fleet, key, meta_of, root_bytes};
-use kiln_model::UnixMillis;
+use kiln_model::{Sha256, UnixMillis};
 use kiln_signing::bundle::Bundle;
 use kiln_signing::fleet::{FleetKeys, load_key, load_publish_keys, load_refresh_keys};
 use kiln_signing::repository::{PublishKeys, Published, Repository, RepositoryError, init, publish, refresh};
@@ -80,6 +80,9 @@ fn what_is_published_is_read_back() {
         assert!(scene.repository().join(&path).is_file(), "{path}");
         assert!(path.contains(&format!("/{}.", part.sha256)), "{path}");
     }
+    // With it, what is published is all of the bundle.
+    let lock = read.read(&format!("{}/image.lock", two.image().folder())).expect("the lock");
+    assert_eq!(Sha256::of(&lock), two.manifest().lock);
     let metadata = scene.repository().join("metadata");
     for file in ["1.root.json", "1.targets.json", "2.targets.json", "2.snapshot.json", "timestamp.json"] {
         assert!(metadata.join(file).is_file(), "{file}");

@@ -82,8 +82,9 @@ impl Watcher {
                 Some(Happening::Reconfigure(Box::new(intent)))
             }
             Decision::Reimage => {
-                let verified = self.trust.manifest(&self.client, &intent, self.floor, |_, _| ()).await?;
-                self.floor = verified.1;
+                let checked = self.trust.manifest(&self.client, &intent, self.floor, |_, _| ()).await?;
+                self.floor = checked.floor;
+                on_disk::update(&self.client, &self.current.image, &checked).await;
                 Some(Happening::Reimage(Box::new(intent)))
             }
         })

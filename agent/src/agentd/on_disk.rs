@@ -2,17 +2,21 @@
 //! intent that holds is kept for a boot in which no provisioner answers. And how a box that started without one finds
 //! it again.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use kiln_model::manifest::ImageRef;
+use kiln_signing::bundle::{LOCK_FILE, LOCK_LIMIT};
 
 use crate::boot::{self, BootRecord};
 use crate::cmdline::{BootParameters, Task};
 use crate::console::{printable, say};
 use crate::disk::state::{self, Kept};
+use crate::disk::update::{Documents, Update};
 use crate::disk::{Disk, entries};
-use crate::http::Client;
+use crate::http::{Client, retrying};
+use crate::trust::{Checked, repository_path};
 
 /// How often a box that runs without a provisioner looks for it.
 const EVERY: Duration = Duration::from_secs(30);
@@ -35,6 +39,54 @@ pub fn keep(parameters: &BootParameters, envelope: &[u8]) {
     if let Some(Err(why)) = kept.map(|kept| state::save(&disk, &kept)) {
         say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
     }
+}
+
+/// Puts the image that an intent names into the slot that does not run, on a box that starts from its disk. The box
+/// runs on meanwhile. Without it the box starts what it has, which fetches the new image's parts: that is said, and
+/// the new image is not given up.
+pub async fn update(client: &Client, running: &ImageRef, checked: &Checked) {
+    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return };
+    let image = kiln_signing::image_ref(&checked.manifest);
+    match write(client, &disk, running, &image, checked).await {
+        Ok(entry) => say!("kiln: {image} is on the disk and was read back; {entry} starts it"),
+        Err(why) => say!("kiln: {image} is not on the disk: {}", printable(&why)),
+    }
+}
+
+async fn write(
+    client: &Client,
+    disk: &Disk,
+    running: &ImageRef,
+    image: &ImageRef,
+    checked: &Checked,
+) -> Result<String, String> {
+    let manifest = &checked.manifest;
+    let letter = entries::slot_of(disk, running).map_err(|e| e.to_string())?;
+    let letter = match letter.ok_or("the running image has no entry on the ESP")? {
+        'a' => 'b',
+        _ => 'a',
+    };
+    let lock = repository_path(image, LOCK_FILE, &manifest.lock);
+    let lock = client.get(&lock, LOCK_LIMIT).await.map_err(|e| e.to_string())?;
+    let documents = Documents { manifest, envelope: &checked.envelope, lock: &lock };
+    let device = File::options().read(true).write(true).open(&disk.path).map_err(|e| e.to_string())?;
+    let mut update = Update::begin(device, &disk.table, letter, &documents).map_err(|e| e.to_string())?;
+    for (name, part) in &manifest.parts {
+        let path = repository_path(image, name.as_str(), &part.sha256);
+        let fetch = async || {
+            let mut at = 0;
+            let sink = |bytes: &[u8]| {
+                update.put(name, at, bytes)?;
+                at += bytes.len() as u64;
+                Ok(())
+            };
+            client.stream(&path, part.size, sink).await
+        };
+        retrying(fetch).await.map_err(|e| e.to_string())?;
+    }
+    // Reading everything back takes longer than the daemon may be silent.
+    let finished = tokio::task::spawn_blocking(move || update.finish()).await;
+    finished.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 /// Asks the provisioner that the box knew for a boot of its own, and ends when it has one: it is written down, and

@@ -28,6 +28,28 @@ pub fn bless(disk: &Disk, image: &ImageRef) -> Result<Vec<String>, EspError> {
     Ok(blessed)
 }
 
+/// The slot that an entry for `image` is of; none when there is no such entry, or one for each slot.
+///
+/// # Errors
+/// The ESP cannot be read.
+pub fn slot_of(disk: &Disk, image: &ImageRef) -> Result<Option<char>, EspError> {
+    let failed = |source| EspError::Io { what: "cannot be opened".to_owned(), source };
+    let Some(range) = disk.range(Kind::Esp) else { return Ok(None) };
+    let mut device = File::options().read(true).write(true).open(&disk.path).map_err(failed)?;
+    let names = list_esp(&mut device, range, FOLDER)?;
+    let is_of = |slot: &char| {
+        let bare = uki_file(*slot, image, None);
+        let is =
+            |name: &String| format!("{FOLDER}/{name}") == bare || proven(name, image) == Some(bare.clone());
+        names.iter().any(is)
+    };
+    let slots: Vec<char> = ['a', 'b'].into_iter().filter(is_of).collect();
+    Ok(match slots[..] {
+        [one] => Some(one),
+        _ => None,
+    })
+}
+
 /// The name that the counted entry `name` of `image` gets; none when it is not one.
 fn proven(name: &str, image: &ImageRef) -> Option<String> {
     let (bare, counter) = name.strip_suffix(".efi")?.rsplit_once('+')?;

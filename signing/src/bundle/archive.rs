@@ -8,7 +8,8 @@ use std::path::Path;
 use super::BundleError;
 use crate::error::{Fault, VerifyError};
 
-const BLOCK: usize = 512;
+/// Bytes of a block: a header, and what files are rounded up to.
+pub(super) const BLOCK: usize = 512;
 
 /// Why an archive was not read or written; the file's path is added at the edge.
 pub(super) enum Refusal {
@@ -161,7 +162,7 @@ impl<R: Read + Seek> Reader<R> {
 
 /// The only header that a file of this name and size can have: a plain file of root's, mode 0644, from
 /// the first second of 1970.
-fn header(name: &str, size: u64) -> Result<[u8; BLOCK], Refusal> {
+pub(super) fn header(name: &str, size: u64) -> Result<[u8; BLOCK], Refusal> {
     // Eleven octal digits; more would take an extension of the format.
     const SIZE_LIMIT: u64 = 0o777_7777_7777;
     if size > SIZE_LIMIT {
@@ -210,7 +211,7 @@ fn part_of(entry: &str) -> &str {
     entry.strip_prefix("parts/").unwrap_or(entry)
 }
 
-fn padding(size: u64) -> usize {
+pub(super) fn padding(size: u64) -> usize {
     // Below 512, so it fits.
     (size.wrapping_neg() % BLOCK as u64) as usize
 }

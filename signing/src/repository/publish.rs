@@ -11,7 +11,7 @@ use sha2::Digest as _;
 
 use super::read::{Chain, follow, newest_root, read_image};
 use super::{Extra, PublishKeys, Published, RepositoryError, TARGETS_VALID_S, TIMESTAMP_VALID_S};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, LOCK_FILE};
 use crate::envelope;
 use crate::fs::{self, Lock, Partial};
 use crate::key::PrivateKey;
@@ -85,7 +85,11 @@ pub fn publish_with(
     }
 
     publisher.copy_parts(bundle)?;
-    let extra = publisher.copy_extra(&image.folder(), extra)?;
+    let mut extra = publisher.copy_extra(&image.folder(), extra)?;
+    // A box that puts the bundle together again on its disk needs it; the manifest names its digest.
+    let lock = (format!("{}/{LOCK_FILE}", image.folder()), TargetInfo::of(bundle.lock()));
+    publisher.write_target(&lock.0, &lock.1, |out| io::Write::write_all(out, bundle.lock()))?;
+    extra.push(lock);
     let unchanged = unchanged && extra.iter().all(|(name, info)| listed.get(name) == Some(info));
     publisher
         .write_target(&manifest_name, &manifest_info, |out| io::Write::write_all(out, bundle.envelope()))?;
