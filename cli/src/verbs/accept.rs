@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long)]
     image: ImageName,
     /// What it is for, such as spine
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     role: String,
     /// Its own address [default: one from the pool]
     #[arg(long)]

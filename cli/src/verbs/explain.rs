@@ -13,7 +13,7 @@ use crate::show;
 
 /// Say what a machine would get when it boots now, and why
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "Example:
   kiln explain --mac 52:54:00:77:00:11 --arch 7
   kiln explain --mac 52:54:00:77:00:11 --as onie
   kiln explain --mac 52:54:00:77:00:99 --arch 16 --relay 10.78.0.1")]

@@ -25,7 +25,7 @@ pub enum Verb {
         output: Output,
     },
     /// Show everything about one machine, and what it told that it is made of
-    #[command(after_help = "Examples:\n  kiln machine show r1\n  kiln machine show 52:54:00:77:00:99")]
+    #[command(after_help = "Example:\n  kiln machine show r1\n  kiln machine show 52:54:00:77:00:99")]
     Show {
         /// Its name, or the address that it boots from
         name: Whose,

@@ -19,10 +19,10 @@ Example:
   kiln verify bundles/edge-router-1-x86_64.kiln
   kiln key new rebuild && kiln verify --rebuild bundles/edge-router-1-x86_64.kiln
 
-With --rebuild the set is built once more from the lock and the provenance in the bundle, with no network
-and nothing of this machine's. When it is the same, byte for byte, and there is a key keys/rebuild.json,
-a signed statement that says so is written beside the bundle. Programs that are signed for Secure Boot are
-compared without those signatures, and the answer says so.
+With --rebuild the set is built once more from the lock and the provenance in the bundle, with no \
+network and nothing of this machine's. When it is the same, byte for byte, and there is a key \
+keys/rebuild.json, a signed statement that says so is written beside the bundle. Programs that are \
+signed for Secure Boot are compared without those signatures, and the answer says so.
 
 Exit code 3 means that the bundle is not what it should be.")]
 pub struct Args {
