@@ -2,6 +2,7 @@
 
 mod stage;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use kiln_lab::{Firmware, Lab, Server, Up};
 use kiln_model::api::{MachineState, MachineView};
 use kiln_model::report::{FunctionState, Status};
-use kiln_model::{Arch, ImageId, MachineName};
+use kiln_model::{Arch, BootId, ImageId, MacAddr, MachineName};
 use kiln_signing::attestation::{TEST_RESULT, TestResult};
 use kiln_signing::bundle::Bundle;
 use kiln_signing::repository::publish;
@@ -166,6 +167,7 @@ fn watch(
     let client = Client::of(&stage.fleet)?;
     let deadline = Instant::now() + timeout;
     let mut said = String::new();
+    let mut first = BTreeMap::new();
     loop {
         let mut views: Vec<MachineView> = client.get("/v1/machines")?;
         views.retain(|view| view.name.is_some());
@@ -173,6 +175,11 @@ fn watch(
         if now != said {
             progress.step(&now);
             said = now;
+        }
+        for view in &mut views {
+            if started_over(view, &mut first) && !is_healthy(view, image) && view.trouble.is_empty() {
+                "it started over before it was healthy, and did not say why".clone_into(&mut view.trouble);
+            }
         }
         let over = views.iter().all(|view| is_healthy(view, image)) || views.iter().any(gave_up);
         if over || Instant::now() > deadline {
@@ -185,6 +192,13 @@ fn watch(
 fn is_healthy(view: &MachineView, image: &ImageId) -> bool {
     view.state == MachineState::Reported(Status::Healthy)
         && view.running.as_ref().is_some_and(|running| running.id == *image)
+}
+
+/// Whether this is not the first boot that was seen of a machine: a box that breaks before it can report only
+/// comes back.
+fn started_over(view: &MachineView, first: &mut BTreeMap<MacAddr, BootId>) -> bool {
+    let Some(boot) = &view.boot else { return false };
+    first.entry(view.mac).or_insert_with(|| boot.clone()) != boot
 }
 
 fn gave_up(view: &MachineView) -> bool {
@@ -226,6 +240,20 @@ fn digest(file: &Path) -> Result<kiln_model::Sha256, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_boot_is_a_new_start_and_the_first_is_none() {
+        let view = |boot: &str| -> MachineView {
+            serde_json::from_value(serde_json::json!({
+                "name": "m1", "mac": "52:54:00:77:00:31", "role": "", "generation": 1, "state": "loading",
+                "boot": boot, "tries_left": 2, "functions": [], "trouble": ""
+            }))
+            .expect("a view")
+        };
+        let mut first = BTreeMap::new();
+        let boots = ["1111111111111111", "1111111111111111", "2222222222222222"];
+        assert_eq!(boots.map(|boot| started_over(&view(boot), &mut first)), [false, false, true]);
+    }
 
     #[test]
     fn the_statement_lies_beside_the_bundle() {
