@@ -4,7 +4,7 @@ pub mod accept;
 pub mod boot;
 mod boots;
 pub mod files;
-mod head;
+pub mod head;
 mod inventory;
 mod onie;
 mod pace;

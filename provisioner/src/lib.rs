@@ -54,4 +54,5 @@ mod views;
 
 pub use config::{ConfigError, FleetState, ServerConfig};
 pub use error::ServeError;
+pub use http::head as http_head;
 pub use run::serve;

@@ -15,7 +15,7 @@ mod registry;
 mod resolve;
 
 pub use document::{Config, Descriptor, Index, Manifest, parse_config, parse_index, parse_manifest};
-pub use layer::{Applied, Budget, apply};
+pub use layer::{Applied, Budget, Packing, apply};
 pub use reference::{Reference, ReferenceError};
 pub use resolve::{Place, fetch, pin};
 

@@ -26,11 +26,15 @@ pub struct Target {
 pub fn targets() -> Vec<Target> {
     [
         targets::dhcp::TARGETS,
+        targets::dhcp6::TARGETS,
         targets::tftp::TARGETS,
         targets::apt::TARGETS,
         targets::packages::TARGETS,
+        targets::oci::TARGETS,
         targets::specs::TARGETS,
         targets::signed::TARGETS,
+        targets::boot::TARGETS,
+        targets::served::TARGETS,
     ]
     .concat()
 }

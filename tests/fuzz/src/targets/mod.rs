@@ -1,8 +1,12 @@
 //! The targets, a file for each family of readers.
 
 pub mod apt;
+pub mod boot;
 pub mod dhcp;
+pub mod dhcp6;
+pub mod oci;
 pub mod packages;
+pub mod served;
 pub mod signed;
 pub mod specs;
 pub mod tftp;
