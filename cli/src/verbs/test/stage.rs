@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn machines(text: &str) -> Vec<MachineSpec> {
-        toml::from_str::<Fleet>(text).expect("a fleet").machines
+        toml::from_str::<Fleet>(&text.replace("IMAGE", "edge-router")).expect("a fleet").machines
     }
 
     const LAB: &str = include_str!("../init/fleet-lab.toml");
