@@ -47,7 +47,7 @@ unpack_tftpd_hpa() {
     [ "$want" = bench ] && [ ! -x "$hpa/usr/sbin/in.tftpd" ] || return 0
     say "unpacking tftpd-hpa in $hpa"
     mkdir -p "$hpa"
-    (cd "$hpa" && apt-get download -qq tftpd-hpa && dpkg-deb -x tftpd-hpa_*.deb .) ||
+    (cd "$hpa" && apt-get download -qq -o APT::Sandbox::User=root tftpd-hpa && dpkg-deb -x tftpd-hpa_*.deb .) ||
         die "tftpd-hpa cannot be fetched: is there a network, and is /etc/apt right?"
 }
 # The compiler and the standard library must be of one version, and rustup has no library for arm64 unless it
