@@ -40,7 +40,7 @@ agent-arm64: setup-arm64 ## the agent for arm64, on an x86_64 machine
 test: setup-test ## formatting, lints, unit, property, contract and peer tests, and the lab
 	./tests/run.sh
 
-test-long: setup-test agent-arm64 agent kiln ## every way of booting, firmware to a healthy agent: about ten minutes
+test-long: setup-test agent-arm64 agent kiln ## every way of booting, firmware to a healthy agent
 	$(AS_ROOT) $(TARGET)/debug/kiln-demo --kiln $(TARGET)/debug/kiln --agent $(AGENT) \
 		--agent-arm64 $(TARGET)/aarch64-unknown-linux-gnu/agent/kiln-agent scenario $(or $(SCENARIO),all)
 

@@ -8,6 +8,7 @@ mod ar;
 
 use std::io::Read;
 
+use crate::limited::Limited;
 use crate::tree::{Entry, Node, PathError, Tree, TreeError, TreePath};
 
 /// What a package may unpack to.
@@ -87,9 +88,9 @@ pub fn unpack(
         .ok_or(DebError::Format("it has no `data.tar`"))?;
     let reader = decompress(data.name, data.bytes)?;
     // The limit is on unpacked bytes: a small package can hold a huge one.
-    let mut reader = Limited { inner: reader, left: limits.bytes, exceeded: false };
+    let mut reader = Limited::new(reader, limits.bytes);
     let result = read_tar(&mut reader, tree, keep, limits);
-    if reader.exceeded {
+    if reader.exceeded() {
         return Err(DebError::TooLarge(limits));
     }
     result
@@ -201,27 +202,6 @@ pub(crate) fn usr_merged(path: &TreePath) -> Result<TreePath, PathError> {
 
 /// Folders of the root that are links into `/usr`.
 pub const USR_MERGED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-
-/// Ends with an error instead of reading more than it may.
-struct Limited<R> {
-    inner: R,
-    left: u64,
-    exceeded: bool,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.exceeded = true;
-                return Err(std::io::Error::other("larger than allowed"));
-            }
-        }
-        Ok(read)
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use sha2::Digest as _;
 
 use super::LayerFault;
 use crate::deb::{self, USR_MERGED};
+use crate::limited::Limited;
 use crate::tree::{Entry, Node, Tree, TreePath};
 
 /// What all layers of an image together may unpack to.
@@ -77,24 +78,25 @@ pub fn apply(
         Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
         Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(bytes).map_err(LayerFault::Data)?),
     };
-    let mut reader = Metered { inner, left: limit, read: 0, hash: sha2::Sha256::new(), exceeded: false };
+    let mut reader = Limited::new(Hashed { inner, hash: sha2::Sha256::new() }, limit);
     let entries = read(&mut reader, budget);
     let entries = match entries {
-        _ if reader.exceeded => return Err(bomb),
+        _ if reader.exceeded() => return Err(bomb),
         Ok(entries) => entries,
         Err(fault) => return Err(fault),
     };
     // What stands after the archive's end is part of the layer's digest.
     let drained = std::io::copy(&mut reader, &mut std::io::sink());
-    if reader.exceeded {
+    if reader.exceeded() {
         return Err(bomb);
     }
     drained.map_err(LayerFault::Data)?;
-    let found = Sha256::from_bytes(reader.hash.finalize().into());
+    let (unpacked, Hashed { hash, .. }) = reader.into_parts();
+    let found = Sha256::from_bytes(hash.finalize().into());
     if diff_id.strip_prefix("sha256:") != Some(found.to_string().as_str()) {
         return Err(LayerFault::DiffId { expected: diff_id.chars().take(100).collect(), found });
     }
-    budget.bytes -= reader.read;
+    budget.bytes -= unpacked;
     put(entries, tree)
 }
 
@@ -235,26 +237,15 @@ fn located(path: &TreePath, tree: &Tree) -> Result<TreePath, LayerFault> {
     Err(LayerFault::Link { path: path.clone(), target: "a circle of links".to_owned() })
 }
 
-/// Counts and hashes what passes, and ends with an error instead of more than it may.
-struct Metered<R> {
+/// Hashes what passes.
+struct Hashed<R> {
     inner: R,
-    left: u64,
-    read: u64,
     hash: sha2::Sha256,
-    exceeded: bool,
 }
 
-impl<R: Read> Read for Metered<R> {
+impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.exceeded = true;
-                return Err(std::io::Error::other("larger than allowed"));
-            }
-        }
-        self.read += read as u64;
         self.hash.update(&buffer[..read]);
         Ok(read)
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Kind::Esp`] | `ESP` | FAT32: systemd-boot, one UKI for each slot |
 //! | [`Kind::SlotA`], [`Kind::SlotB`] | `kiln-a`, `kiln-b` | the bytes of a bundle, from byte 0 |
-//! | [`Kind::State`] | `kiln-state` | the rest of the disk; ext4 when a box has made it |
+//! | [`Kind::State`] | `kiln-state` | the rest of the image; raw records of the agent, no file system |
 //!
 //! [`plan`] is pure: the size of a disk, what is kept of it and a seed come in, a [`Table`] comes out.
 //! [`write_table`] and [`write_esp`] write onto anything that reads, writes and seeks: a file, a block
@@ -22,5 +22,5 @@ pub use esp::{
 };
 pub use guid::Guid;
 pub use layout::{Kind, LayoutError, MIB, Sizes, plan};
-pub use table::{Partition, Table, TableError, grow_state, read_table, write_table};
+pub use table::{Partition, Table, TableError, read_table, write_table};
 pub use window::Window;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use gptman::{GPT, GPTPartitionEntry};
 
 use crate::guid::Guid;
-use crate::layout::{Kind, MIB};
+use crate::layout::Kind;
 
 /// Partitions that a table has at most; 128 is what everybody makes.
 const MOST_PARTITIONS: u32 = 1024;
@@ -56,9 +56,6 @@ pub enum TableError {
         /// How many it states.
         stated: u32,
     },
-    /// The disk has no partition for state.
-    #[error("partition table: there is no `kiln-state`")]
-    NoState,
 }
 
 impl Table {
@@ -121,27 +118,6 @@ pub fn write_table<D: Read + Write + Seek>(device: &mut D, table: &Table) -> Res
     Ok(())
 }
 
-/// Gives `kiln-state` the rest of a device that is larger than the image which was written onto it, and puts
-/// the table's copy at the device's end. Gives the table as it is then.
-///
-/// # Errors
-/// What the device says, and a device without our partitions.
-pub fn grow_state<D: Read + Write + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
-    let mut table = read_table(device, sector)?;
-    let end = (device.seek(SeekFrom::End(0))? / MIB).saturating_sub(1) * MIB;
-    let number = table.partitions.iter().find(|(_, p)| Kind::of(p.type_guid, &p.label) == Some(Kind::State));
-    let number = *number.ok_or(TableError::NoState)?.0;
-    let last = table.partitions.iter().filter(|(n, _)| **n != number).map(|(_, p)| p.range.end).max();
-    if let Some(state) = table.partitions.get_mut(&number)
-        && state.range.start >= last.unwrap_or(0)
-        && end > state.range.end
-    {
-        state.range.end = end;
-        write_table(device, &table)?;
-    }
-    Ok(table)
-}
-
 /// A header that states more partitions than anybody has is refused before it is believed (UEFI 2.10, table 5-5:
 /// `NumberOfPartitionEntries` at byte 80; the copy is in the last sector).
 fn refuse_giant<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), TableError> {
@@ -163,6 +139,7 @@ fn refuse_giant<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), Table
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::MIB;
     use crate::layout::{Sizes, plan};
 
     const SIZES: Sizes = Sizes { esp: 4 * MIB, slot: 2 * MIB, state: MIB };
@@ -193,18 +170,6 @@ mod tests {
     }
 
     #[test]
-    fn state_grows_with_the_disk_and_nothing_else_moves() {
-        let (device, table) = disk(16 * MIB, 512);
-        let mut bytes = device.into_inner();
-        bytes.resize(32 << 20, 0);
-        let mut device = io::Cursor::new(bytes);
-        let grown = grow_state(&mut device, 512).expect("grown");
-        assert_eq!(grown.find(Kind::State).map(|p| p.range.end), Some(31 * MIB));
-        assert_eq!(grown.find(Kind::SlotB), table.find(Kind::SlotB));
-        assert_eq!(read_table(&mut device, 512).expect("read"), grown);
-    }
-
-    #[test]
     fn a_table_that_states_billions_of_partitions_is_refused_before_it_costs_memory() {
         for at in [512, (8 << 20) - 512] {
             let mut device = io::Cursor::new(vec![0; 8 << 20]);
@@ -221,6 +186,5 @@ mod tests {
     fn a_disk_without_a_table_says_so() {
         let mut device = io::Cursor::new(vec![0; 4 << 20]);
         assert!(matches!(read_table(&mut device, 512), Err(TableError::Table(_))));
-        assert!(grow_state(&mut device, 512).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! How each kind of client is recognised, and how what it boots is put into its packets: data, no code paths.
 //!
 //! Every row was learnt from the client's own packets (`captures/`, one test for each in
-//! `tests/captures.rs`) or, where it says so, from its published DHCP client configuration.
+//! `tests/captures.rs`), but for ONIE, SONiC and Cumulus Linux: those are from what is written about them, and
+//! no packet of theirs has been captured yet.
 
 use crate::facts::Firmware;
 use crate::packet::code;
@@ -107,7 +108,7 @@ pub const DIALECTS: &[Dialect] = &[
         tells: &[UUID, Tell::File],
         proxy: Proxy::Silent,
     },
-    // From rootconf/default/lib/onie and busybox' patches in the sources of ONIE; no capture of a switch.
+    // Not captured.
     Dialect {
         firmware: Firmware::Onie,
         name: "ONIE",
@@ -122,7 +123,7 @@ pub const DIALECTS: &[Dialect] = &[
         ],
         proxy: Proxy::Silent,
     },
-    // From files/dhcp/dhclient.conf.j2 in the sources of SONiC. 67 is read as JSON, whatever it is.
+    // Not captured. 67 is read as JSON, whatever it is.
     Dialect {
         firmware: Firmware::Sonic,
         name: "SONiC",
@@ -130,7 +131,7 @@ pub const DIALECTS: &[Dialect] = &[
         tells: &[Tell::FileIfJson, Tell::UrlUnlessJson(ZTP_SCRIPT)],
         proxy: Proxy::Silent,
     },
-    // From the guide to zero-touch provisioning of Cumulus Linux.
+    // Not captured.
     Dialect {
         firmware: Firmware::Cumulus,
         name: "Cumulus Linux",

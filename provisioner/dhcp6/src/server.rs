@@ -44,8 +44,8 @@ pub struct Inbound<'a> {
 pub enum Effect {
     /// Put a reply on the wire.
     Send(Outbound),
-    /// Make leases durable, all or none; only then send the REPLY and note that it was sent. When storing
-    /// fails, drop all three: the client asks again.
+    /// Make leases durable, one after the other; send the REPLY and note it only when all are. When storing
+    /// one fails, drop the rest: the client asks again, and gets those that were stored once more.
     Commit {
         /// The leases.
         leases: Vec<LeaseCommit>,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use kiln_dhcp::{Effect, Inbound, Request, Server, ServerConfig};
 use kiln_model::UnixMillis;
 
-use super::hex;
+use super::{capture, conversations};
 use crate::Target;
 
 mod directory;
@@ -26,7 +26,7 @@ pub const TARGETS: &[Target] = &[
         reads: "a conversation of DHCPv4 packets with the server",
         longest: 8192,
         run: conversation,
-        seeds: conversations,
+        seeds: || conversations(&seeds()),
     },
 ];
 
@@ -42,18 +42,8 @@ fn seeds() -> Vec<Vec<u8>> {
         include_str!("../../../../provisioner/dhcp/tests/captures/udhcpc-discover.hex"),
         include_str!("../../../../provisioner/dhcp/tests/captures/udhcpc-request.hex"),
     ]
-    .map(|text| hex(&text.lines().filter(|line| !line.starts_with('#')).collect::<String>()))
+    .map(capture)
     .to_vec()
-}
-
-fn conversations() -> Vec<Vec<u8>> {
-    let framed = |packet: &Vec<u8>| {
-        let mut bytes = u16::try_from(packet.len()).unwrap_or(0).to_be_bytes().to_vec();
-        bytes.extend_from_slice(packet);
-        bytes
-    };
-    let packets = seeds();
-    packets.chunks(2).map(|pair| pair.iter().flat_map(framed).collect()).collect()
 }
 
 fn packet(bytes: &[u8]) {

@@ -9,7 +9,7 @@ use kiln_dhcp6::{
 };
 use kiln_model::{MacAddr, UnixMillis};
 
-use super::hex;
+use super::{capture, conversations};
 use crate::Target;
 
 /// Readers of DHCPv6 packets.
@@ -26,7 +26,7 @@ pub const TARGETS: &[Target] = &[
         reads: "a conversation of DHCPv6 packets with the server",
         longest: 8192,
         run: conversation,
-        seeds: conversations,
+        seeds: || conversations(&seeds()),
     },
 ];
 
@@ -46,17 +46,8 @@ fn seeds() -> Vec<Vec<u8>> {
         include_str!("../../../../provisioner/dhcp6/tests/captures/ovmf-pxe-solicit.hex"),
         include_str!("../../../../provisioner/dhcp6/tests/captures/ovmf-pxe-request.hex"),
     ]
-    .map(|text| hex(&text.lines().filter(|line| !line.starts_with('#')).collect::<String>()))
+    .map(capture)
     .to_vec()
-}
-
-fn conversations() -> Vec<Vec<u8>> {
-    let framed = |packet: &Vec<u8>| {
-        let mut bytes = u16::try_from(packet.len()).unwrap_or(0).to_be_bytes().to_vec();
-        bytes.extend_from_slice(packet);
-        bytes
-    };
-    seeds().chunks(2).map(|pair| pair.iter().flat_map(framed).collect()).collect()
 }
 
 /// Each packet after its length in two bytes. Whatever the server sends goes to the port that was asked from, and

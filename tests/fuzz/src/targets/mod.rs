@@ -24,3 +24,18 @@ fn hex(text: &str) -> Vec<u8> {
         .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
         .collect()
 }
+
+/// A captured packet: hex digits, and lines that begin with `#` for people.
+fn capture(text: &str) -> Vec<u8> {
+    hex(&text.lines().filter(|line| !line.starts_with('#')).collect::<String>())
+}
+
+/// Two packets after each other, each behind its length in two bytes.
+fn conversations(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let framed = |packet: &Vec<u8>| {
+        let mut bytes = u16::try_from(packet.len()).unwrap_or(0).to_be_bytes().to_vec();
+        bytes.extend_from_slice(packet);
+        bytes
+    };
+    packets.chunks(2).map(|pair| pair.iter().flat_map(framed).collect()).collect()
+}
