@@ -18,6 +18,7 @@ pub mod elf;
 pub mod evidence;
 pub mod glob;
 pub mod initrd;
+pub mod kernel;
 mod limited;
 pub mod lock;
 pub mod modules;

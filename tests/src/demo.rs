@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::Args;
@@ -12,6 +12,8 @@ use crate::steps::{STEPS, Step};
 
 /// Lines of each log that are shown when something failed.
 const TAIL: usize = 40;
+/// SPECIFICATION.md I24: bytes of an edge router's bundle, evidence and all.
+const BUNDLE_MAX: u64 = 64 << 20;
 
 /// What a step works with.
 pub struct Demo {
@@ -59,6 +61,13 @@ impl Demo {
         self.passed += 1;
         println!("   ✓ {what}");
         Ok(())
+    }
+
+    /// States that an edge router's bundle is no larger than it may be.
+    pub fn check_bundle_size(&mut self, bundle: &Path) -> Result<(), Failed> {
+        let size = bundle.metadata()?.len();
+        let what = format!("the bundle has {size} bytes, of {BUNDLE_MAX} allowed");
+        self.check(&what, size <= BUNDLE_MAX, || size.to_string())
     }
 
     /// Says something on the way.

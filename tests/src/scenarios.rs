@@ -3,13 +3,16 @@
 //! One machine runs `time-server`, the image on which a machine is healthy without neighbours. Each scenario has a
 //! fleet and a lab of its own and ends them.
 
+mod arm64;
 mod discovery;
 mod disk;
 mod network;
 mod onie;
+mod summary;
 
 use std::time::Instant;
 
+use kiln_model::Arch;
 use kiln_model::api::Timeline;
 use kiln_model::timeline::Step;
 
@@ -18,6 +21,7 @@ use crate::demo::{self, Demo, Failed};
 use crate::fleet::DemoFleet;
 use crate::kiln::Kiln;
 use crate::wait;
+use summary::{Outcome, Summary};
 
 /// One way of booting.
 struct Scenario {
@@ -52,17 +56,27 @@ const SCENARIOS: &[Scenario] = &[
         run: network::pxe_uki,
     },
     Scenario {
-        name: "arm64",
-        title: "arm64: UEFI HTTP boot of a UKI, to a healthy agent",
-        run: network::arm64,
-    },
-    Scenario {
         name: "disk",
         title: "A/B disk to a healthy agent, and again without a server",
         run: disk::run,
     },
     Scenario { name: "onie", title: "ONIE's search, installer, and a boot from the disk", run: onie::run },
     Scenario { name: "discovery", title: "an unknown machine is accepted, and healthy", run: discovery::run },
+];
+
+/// Those whose machines are arm64; they need an agent, a QEMU and a firmware of their own.
+const ON_ARM64: &[Scenario] = &[
+    Scenario { name: "arm64", title: "arm64: UEFI HTTP boot of a UKI, to a healthy agent", run: arm64::http },
+    Scenario {
+        name: "arm64-pxe",
+        title: "arm64: UEFI PXE of a UKI by TFTP, to a healthy agent",
+        run: arm64::pxe,
+    },
+    Scenario {
+        name: "arm64-router",
+        title: "arm64: two edge routers, UEFI HTTP boot, until each has the other as BGP neighbour",
+        run: arm64::routers,
+    },
 ];
 
 /// The image that they run, and the machine.
@@ -72,46 +86,69 @@ const MAC: &str = "52:54:00:77:00:31";
 /// Firmware, loader, kernel, verification: on one busy core in software.
 const DEADLINE_S: u64 = 900;
 
+/// Every scenario, and what its machines are.
+fn every() -> impl Iterator<Item = (&'static Scenario, Arch)> {
+    let on = |arch| move |scenario| (scenario, arch);
+    SCENARIOS.iter().map(on(Arch::X86_64)).chain(ON_ARM64.iter().map(on(Arch::Arm64)))
+}
+
 /// Runs the scenarios of these names; true when every check held.
 pub fn run(args: &Args, names: &[String]) -> Result<bool, Failed> {
     if names.is_empty() {
-        SCENARIOS.iter().for_each(|scenario| println!("{:<12} {}", scenario.name, scenario.title));
+        every().for_each(|(scenario, _)| println!("{:<12} {}", scenario.name, scenario.title));
         return Ok(true);
     }
     let all = names.iter().any(|name| name == "all");
     if let Some(unknown) =
-        names.iter().find(|name| *name != "all" && !SCENARIOS.iter().any(|s| s.name == **name))
+        names.iter().find(|name| *name != "all" && !every().any(|(known, _)| known.name == **name))
     {
         return Err(Failed::new(format!("there is no scenario `{unknown}`; without a name they are listed")));
     }
-    let wanted = SCENARIOS.iter().filter(|s| all || names.iter().any(|name| name == s.name));
-    let (mut passed, mut failed) = (0, 0);
-    for scenario in wanted {
+    let mut summary = Summary::default();
+    for (scenario, arch) in every().filter(|(s, _)| all || names.iter().any(|name| name == s.name)) {
         println!("\n── {}: {}", scenario.name, scenario.title);
-        let mut demo = stage(args, scenario)?;
-        let went = (scenario.run)(&mut demo);
-        if let Err(error) = &went {
-            failed += 1;
-            println!("   ✗ {error}");
-            demo::show_logs(&demo);
-        }
-        failed += demo::end(&mut demo, true);
-        passed += demo.passed;
-        println!("   {}: {:.1} s", scenario.name, demo.started.elapsed().as_secs_f32());
+        let began = Instant::now();
+        let outcome = match arm64::lacks(args).filter(|_| arch == Arch::Arm64) {
+            Some(why) => Outcome::Skipped(why),
+            None => prove(args, scenario, arch),
+        };
+        println!("   {}: {outcome}", scenario.name);
+        summary.add(scenario.name, outcome, began.elapsed());
     }
-    println!("\n{passed} passed, {failed} failed");
-    Ok(failed == 0)
+    print!("\n{summary}");
+    Ok(summary.failed() == 0)
 }
 
-fn stage(args: &Args, scenario: &Scenario) -> Result<Demo, Failed> {
+/// One scenario, from an empty folder to a lab that is gone. The folder of one that failed stays.
+fn prove(args: &Args, scenario: &Scenario, arch: Arch) -> Outcome {
+    let mut demo = match stage(args, scenario, arch) {
+        Ok(demo) => demo,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    let went = (scenario.run)(&mut demo);
+    if let Err(error) = &went {
+        println!("   ✗ {error}");
+        demo::show_logs(&demo);
+    }
+    let left = demo::end(&mut demo, true);
+    match went {
+        Err(error) => Outcome::Failed(error.to_string()),
+        Ok(()) if left > 0 => Outcome::Failed("its lab could not be ended".to_owned()),
+        Ok(()) => match demo.fleet.remove_old(&demo.kiln) {
+            Ok(()) => Outcome::Passed(demo.passed),
+            Err(error) => Outcome::Failed(format!("its folder cannot be removed: {error}")),
+        },
+    }
+}
+
+fn stage(args: &Args, scenario: &Scenario, arch: Arch) -> Result<Demo, Failed> {
     let dir = args.dir.with_file_name(format!(
         "{}-{}",
         args.dir.file_name().unwrap_or_default().to_string_lossy(),
         scenario.name
     ));
-    let agent = match (scenario.name, &args.agent_arm64) {
-        ("arm64", Some(agent)) => agent.canonicalize()?,
-        ("arm64", None) => return Err(Failed::new("--agent-arm64 is wanted: `make agent-arm64` builds it")),
+    let agent = match (arch, &args.agent_arm64) {
+        (Arch::Arm64, Some(agent)) => agent.canonicalize()?,
         _ => args.agent.canonicalize()?,
     };
     let kiln = Kiln::new(args.kiln.canonicalize()?, dir.clone(), agent.clone());

@@ -31,7 +31,7 @@ pub struct Weights {
     pub loader: Option<u64>,
     /// The agent as a part of its own.
     pub installer: Option<u64>,
-    /// The largest boot loader that is sent by TFTP.
+    /// The largest boot loader that is sent by TFTP; 0 when the set has none.
     pub tftp_loader: u64,
     /// The whole bundle.
     pub bundle: u64,
@@ -77,7 +77,7 @@ pub fn budgets(weights: &Weights, limits: &Limits) -> Vec<Budget> {
     };
     add(
         "boot loader by TFTP, blocks of 512",
-        Some(weights.tftp_loader),
+        Some(weights.tftp_loader).filter(|size| *size > 0),
         Some(TFTP_BLOCKS * TFTP_BLOCK_SMALL),
         true,
         "take a smaller loader package in `[loader]`",
@@ -195,5 +195,6 @@ mod tests {
     fn what_a_set_does_not_have_has_no_budget() {
         let weights = Weights { uki: None, loader: None, installer: None, ..WEIGHTS };
         assert_eq!(budgets(&weights, &Limits::default()).len(), 1);
+        assert!(budgets(&Weights { tftp_loader: 0, ..weights }, &Limits::default()).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use kiln_outputs::secure_boot::SecureBootKey;
 use kiln_outputs::uki::{self, UkiInputs};
 use kiln_outputs::{INSTALLER_PART, LOADER_PART, UKI_PART};
 
-use super::parts::{Built, Job, Key, Laps, Lazy, Raw, Workshop, one_file, run};
+use super::parts::{Built, Job, Key, Laps, Lazy, Raw, Workshop, kernel_error, one_file, run};
 use super::{BakeError, Progress, Tell, trees};
 use crate::store::ContentStore;
 
@@ -53,6 +53,7 @@ impl Workshop<'_> {
             let key = key.add(kernel.part.sha256.as_bytes()).add(initrd.part.sha256.as_bytes());
             jobs.push(Job::new(UKI_PART, key, move || {
                 let stub = trees::file(ROOT, &packages.get()?.tree, uki::stub_file(image.arch))?;
+                let vmlinuz = crate::kernel::bare(&kernel.bytes).map_err(|e| kernel_error(&e))?;
                 let inputs = UkiInputs {
                     arch: image.arch,
                     stub,
@@ -60,7 +61,7 @@ impl Workshop<'_> {
                     version: firmware.version,
                     kernel_release: kernel_release(kernel),
                     cmdline: firmware.cmdline,
-                    vmlinuz: &kernel.bytes,
+                    vmlinuz: &vmlinuz,
                     initrd: &initrd.bytes,
                 };
                 Ok(Raw::plain(uki::assemble(&inputs, firmware.key)?))

@@ -245,7 +245,14 @@ const fn loaders(arch: Arch) -> &'static [(&'static str, &'static str)] {
 
 fn vmlinuz(kernel: &Unpacked) -> Result<Raw, BakeError> {
     let release = crate::modules::kernel_release(&kernel.tree)?;
-    one_file("kernel", kernel, &format!("/boot/vmlinuz-{release}"))
+    let raw = one_file("kernel", kernel, &format!("/boot/vmlinuz-{release}"))?;
+    let packed = crate::kernel::pack(&raw.bytes).map_err(|e| kernel_error(&e))?.into_owned();
+    // The list of files has the kernel as its package has it.
+    Ok(Raw { bytes: packed, ..raw })
+}
+
+pub(super) fn kernel_error(error: &std::io::Error) -> BakeError {
+    BakeError::Content { root: "kernel".to_owned(), problem: error.to_string() }
 }
 
 /// A part that is one file of a package as it is.

@@ -42,10 +42,3 @@ pub fn pxe_uki(demo: &mut Demo) -> Result<(), Failed> {
     let timeline = healthy(demo)?;
     went(demo, &timeline, &[Step::TftpDone, Step::Stage0], &[Step::Kernel])
 }
-
-pub fn arm64(demo: &mut Demo) -> Result<(), Failed> {
-    prepare(demo, "time-server-arm64", "arm64", &(policy("") + &machine("")))?;
-    lab_up(demo, "arch = \"arm64\"\nfirmware = \"uefi-http\"\nmemory_mib = 1024")?;
-    let timeline = healthy(demo)?;
-    went(demo, &timeline, &[Step::Loader, Step::Stage0], &[Step::Kernel])
-}

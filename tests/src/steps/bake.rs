@@ -19,6 +19,7 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
     )?;
 
     demo.kiln.run(&["bake", IMAGE])?;
+    demo.check_bundle_size(&demo.fleet.bundle("1"))?;
     let first = sha256(&demo.fleet.bundle("1"))?;
     // Finished parts are left out of the second bake's cache: everything is made again.
     let again = demo.fleet.dir().join("bundles/again");
