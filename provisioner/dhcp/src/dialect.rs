@@ -1,8 +1,8 @@
 //! How each kind of client is recognised, and how what it boots is put into its packets: data, no code paths.
 //!
-//! Every row was learnt from the client's own packets (`captures/`, one test for each in
-//! `tests/captures.rs`), but for ONIE, SONiC and Cumulus Linux: those are from what is written about them, and
-//! no packet of theirs has been captured yet.
+//! Every row but our own stage 0's has its client's packets (`tests/captures/`, each with a test in
+//! `tests/captures.rs`). ONIE, SONiC and Cumulus Linux use programs of others, BusyBox and ISC's dhclient: their
+//! packets were made with those programs, configured as those systems configure them (`tests/captures/make.sh`).
 
 use crate::facts::Firmware;
 use crate::packet::code;
@@ -108,7 +108,6 @@ pub const DIALECTS: &[Dialect] = &[
         tells: &[UUID, Tell::File],
         proxy: Proxy::Silent,
     },
-    // Not captured.
     Dialect {
         firmware: Firmware::Onie,
         name: "ONIE",
@@ -123,15 +122,14 @@ pub const DIALECTS: &[Dialect] = &[
         ],
         proxy: Proxy::Silent,
     },
-    // Not captured. 67 is read as JSON, whatever it is.
+    // 67 is read as JSON, whatever it is. Option 60 is the box's vendor and product.
     Dialect {
         firmware: Firmware::Sonic,
         name: "SONiC",
-        marks: &[Mark::User(b"SONiC-ZTP"), Mark::Vendor(b"SONiC-ZTP")],
+        marks: &[Mark::User(b"SONiC-ZTP")],
         tells: &[Tell::FileIfJson, Tell::UrlUnlessJson(ZTP_SCRIPT)],
         proxy: Proxy::Silent,
     },
-    // Not captured.
     Dialect {
         firmware: Firmware::Cumulus,
         name: "Cumulus Linux",
@@ -150,7 +148,7 @@ pub const DIALECTS: &[Dialect] = &[
         firmware: Firmware::Pxe,
         name: "PXE firmware",
         marks: &[Mark::Vendor(b"PXEClient")],
-        tells: &[PXE_CLIENT, PXE_DIRECT, UUID, Tell::File, TFTP_NAME],
+        tells: &[PXE_CLIENT, PXE_DIRECT, UUID, Tell::File, TFTP_NAME, TFTP_ADDRESS],
         proxy: Proxy::Port4011,
     },
 ];
@@ -209,6 +207,7 @@ mod tests {
             (b"kiln", b"kiln", Firmware::Kiln),
             (b"onie_vendor:x86_64-kvm_x86_64-r0", b"\x14onie_dhcp_user_class", Firmware::Onie),
             (b"", b"\x09SONiC-ZTP", Firmware::Sonic),
+            (b"Dell:S6000", b"SONiC-ZTP", Firmware::Sonic),
             (b"cumulus-linux  x86_64", b"", Firmware::Cumulus),
             (b"HTTPClient:Arch:00016:UNDI:003001", b"", Firmware::HttpBoot),
             (b"MSFT 5.0", b"", Firmware::Other),

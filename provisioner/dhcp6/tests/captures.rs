@@ -2,6 +2,8 @@
 //!
 //! OVMF 2022.11 (PXE and HTTP boot), dhclient 4.4.3 and systemd-networkd 252, all of Debian 12.
 
+#[path = "../../dhcp/tests/support/hex.rs"]
+mod hex;
 mod support;
 
 use dhcproto::v6::MessageType;
@@ -17,9 +19,7 @@ const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x0b]);
 const SOURCE: &str = "fe80::5054:ff:fe77:b";
 
 fn captured(text: &str) -> Ask {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex");
-    Ask { bytes: digits.chunks(2).map(byte).collect() }
+    Ask { bytes: hex::bytes(text) }
 }
 
 #[test]
