@@ -158,6 +158,10 @@ pub struct NetworkSpec {
     /// Whether a pool's address is looked for on the wire before it is given away anew.
     #[serde(default = "NetworkSpec::default_probe")]
     pub probe: bool,
+    /// Whether a client's identifier (option 61) is sent back (RFC 6842). Clients older than that RFC may take no
+    /// reply that has it.
+    #[serde(default = "NetworkSpec::default_echo")]
+    pub echo_client_id: bool,
     /// Clients that are told something else than the others; the first that fits counts.
     #[serde(default, rename = "class", skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<ClassSpec>,
@@ -215,6 +219,10 @@ impl NetworkSpec {
     }
 
     const fn default_probe() -> bool {
+        true
+    }
+
+    const fn default_echo() -> bool {
         true
     }
 }

@@ -56,6 +56,8 @@ pub struct Subnet {
     pub relays: Vec<Ipv4Addr>,
     /// Whether a pool's address is looked for on the wire before it is given away anew.
     pub probe: bool,
+    /// Whether option 61 is sent back (RFC 6842, section 3).
+    pub echo_client_id: bool,
     /// Clients that are told something else than the others; the first that fits counts.
     pub classes: Vec<Class>,
 }
@@ -101,6 +103,7 @@ impl From<&NetworkSpec> for Subnet {
             proxy: network.mode == NetworkMode::Proxy,
             relays: network.relays.clone(),
             probe: network.probe,
+            echo_client_id: network.echo_client_id,
             classes: network.classes.iter().map(Class::from).collect(),
         }
     }

@@ -57,7 +57,10 @@ impl Exchange<'_> {
     fn reply(&self, kind: MessageKind) -> Reply {
         let mut reply = Reply::new(kind);
         reply.option(code::SERVER_ID, self.server_id.octets());
-        for echoed in [code::CLIENT_ID, code::SUBNET_SELECTION] {
+        let all = self.subnet.as_ref().is_none_or(|subnet| subnet.echo_client_id);
+        let echoed =
+            if all { &[code::CLIENT_ID, code::SUBNET_SELECTION][..] } else { &[code::SUBNET_SELECTION] };
+        for echoed in echoed.iter().copied() {
             if let Some(data) = self.request.option(echoed) {
                 reply.option(echoed, data);
             }

@@ -117,6 +117,7 @@ pub fn subnet(network: &str) -> Subnet {
         proxy: false,
         relays: Vec::new(),
         probe: false,
+        echo_client_id: true,
         classes: Vec::new(),
     }
 }

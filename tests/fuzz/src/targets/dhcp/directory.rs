@@ -46,6 +46,7 @@ impl Directory for OneNetwork {
             proxy: false,
             relays: Vec::new(),
             probe: true,
+            echo_client_id: true,
             classes: Vec::new(),
         })
     }
