@@ -9,5 +9,6 @@ mod endurance;
 mod firmware;
 mod fleet;
 mod hostile;
+mod onie;
 mod operator;
 mod wire;

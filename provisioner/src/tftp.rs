@@ -1,9 +1,11 @@
-//! The TFTP driver: boot loaders out of verified images, and nothing else.
+//! The TFTP driver: boot loaders out of verified images, ONIE's installer, and nothing else.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use kiln_boot::onie::{self, Stem};
 use kiln_model::MacAddr;
 use kiln_model::timeline::Step;
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
@@ -30,31 +32,48 @@ pub fn bind(server: &Arc<Server>) -> Result<Driver, ServeError> {
     Ok(Driver { tftp, events })
 }
 
-/// Names are `loader/<sha256>/<file>` and are looked up among the parts of verified images.
+/// Loaders are `loader/<sha256>/<file>`, looked up among the parts of verified images. ONIE's default names stand
+/// for the installer of the machine that asks.
 struct LoaderFiles(Arc<Server>);
 
 impl Source for LoaderFiles {
     fn open(&self, request: &ReadRequest) -> Option<Content> {
-        let images = self.0.catalog.images();
-        let (path, part) = images.boot_file(&request.name)?;
+        let (path, expected) = self.find(request)?;
         let open = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match open {
-            Ok((length, file)) if length == part.size => Some(Content::File { file, length }),
+            Ok((length, file)) if expected.is_none_or(|expected| length == expected) => {
+                Some(Content::File { file, length })
+            }
             Ok((length, _)) => {
-                tracing::error!(file = %path.display(), length, expected = part.size, "tftp: a loader of the wrong length");
+                tracing::error!(file = %path.display(), length, expected, "tftp: a file of the wrong length");
                 None
             }
             Err(error) => {
-                tracing::error!(file = %path.display(), %error, "tftp: a loader cannot be read");
+                tracing::error!(file = %path.display(), %error, "tftp: a file cannot be read");
                 None
             }
         }
     }
 }
 
+impl LoaderFiles {
+    /// The file that a name stands for, and its length where that is signed.
+    fn find(&self, request: &ReadRequest) -> Option<(PathBuf, Option<u64>)> {
+        if Stem::of_path(&request.name) == Some(Stem::Installer) {
+            let machine = self.0.machine_on(*request.client.ip())?;
+            let found = self.0.installer_for(&machine, onie::arch_in(&request.name), now());
+            return found.ok().map(|(path, ..)| (path, None));
+        }
+        let images = self.0.catalog.images();
+        let (path, part) = images.boot_file(&request.name)?;
+        Some((path, Some(part.size)))
+    }
+}
+
 /// Puts what happens to transfers into the timelines of those who asked.
 pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
     while let Some(event) = events.recv().await {
+        let installer = installer_sent(&event);
         let (client, step, detail) = match event {
             Event::Started { client, name, length } => {
                 (client, Step::TftpStart, format!("{}, {length} bytes", short(&name)))
@@ -76,7 +95,27 @@ pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
             Some(mac) => discovery::note(&server, mac, now(), step, detail),
             None => tracing::info!(%client, %step, "tftp: {detail}"),
         }
+        if let Some(client) = installer {
+            note_installer(&server, client).await;
+        }
     }
+}
+
+/// Who has a whole installer now.
+fn installer_sent(event: &Event) -> Option<Ipv4Addr> {
+    match event {
+        Event::Ended { client, name, outcome: Outcome::Done, .. } => {
+            (Stem::of_path(name) == Some(Stem::Installer)).then_some(*client.ip())
+        }
+        _ => None,
+    }
+}
+
+/// Counts it like one that was fetched by HTTP, where ONIE says more of itself.
+async fn note_installer(server: &Server, client: Ipv4Addr) {
+    let Some(machine) = server.machine_on(client) else { return };
+    server.timelines.note(&machine.name, now(), None, Step::Installer, "by TFTP".to_owned());
+    server.installer_served(&machine, now()).await;
 }
 
 fn owner(server: &Server, address: Ipv4Addr) -> Option<MacAddr> {

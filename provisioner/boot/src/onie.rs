@@ -1,7 +1,10 @@
 //! ONIE, the install environment of switches: what it wants, and the names that it probes by itself.
 //!
-//! Its scripts (`rootconf/default/bin/discover`) try, in this order: option 125, option 114, default names
-//! on every server they know by HTTP, option 67 as a URL, and then TFTP.
+//! Its scripts (`rootconf/default/bin/discover`, `exec_installer`) try, in this order: option 125, option 114,
+//! default names on every server they know by HTTP, option 67 as a URL, option 67 as a name by TFTP, and at last
+//! default names by TFTP, first in a folder of the box's own.
+
+use kiln_model::Arch;
 
 /// What ONIE wants to do, by the header of its request. Its DHCP packet does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,18 @@ impl Stem {
         }
     }
 
+    /// The family of a name that ONIE asks a TFTP server for: one of its default names, alone or in a folder that is
+    /// its MAC address with dashes or the first one to eight digits of its IPv4 address in hex.
+    ///
+    /// Which machine asks is told by its own address: the folder is only known here, and never looked into.
+    pub fn of_path(path: &str) -> Option<Self> {
+        match path.split_once('/') {
+            None => Self::of(path),
+            Some((folder, name)) if is_own_folder(folder) => Self::of(name),
+            Some(_) => None,
+        }
+    }
+
     /// The family that a path's only segment belongs to: the stem alone, or the stem, `-`, and a platform,
     /// architecture or chip; each with or without `.bin`.
     pub fn of(name: &str) -> Option<Self> {
@@ -56,6 +71,20 @@ impl Stem {
             })
         })
     }
+}
+
+/// The processor that a default name begins with, when it names one that Kiln has images for.
+pub fn arch_in(path: &str) -> Option<Arch> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let platform = name.strip_prefix(Stem::Installer.as_str())?.strip_prefix('-')?;
+    [Arch::X86_64, Arch::Arm64].into_iter().find(|arch| platform.starts_with(arch.as_str()))
+}
+
+fn is_own_folder(folder: &str) -> bool {
+    let hex = |digits: &str| digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let address = (1..=8).contains(&folder.len()) && hex(folder);
+    let mac = folder.split('-').count() == 6 && folder.split('-').all(|pair| pair.len() == 2 && hex(pair));
+    address || mac
 }
 
 #[cfg(test)]
@@ -83,6 +112,31 @@ mod tests {
         ] {
             assert_eq!(Stem::of(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn by_tftp_it_looks_in_a_folder_of_its_own_first() {
+        let name = "onie-installer-x86_64-kvm_x86_64-r0";
+        for folder in ["52-54-00-77-00-0B", "52-54-00-77-00-0b", "0A4D000B", "0A4", "0"] {
+            assert_eq!(Stem::of_path(&format!("{folder}/{name}")), Some(Stem::Installer), "{folder}");
+        }
+        assert_eq!(Stem::of_path(name), Some(Stem::Installer));
+        assert_eq!(Stem::of_path("0A4D/onie-updater-x86_64-kvm_x86_64-r0"), Some(Stem::Updater));
+        for bad in [
+            "http://10.77.0.1/onie-installer",
+            "../onie-installer",
+            "0A4D000B1/onie-installer",
+            "0A4D/../onie-installer",
+            "0A4D//onie-installer",
+            "/onie-installer",
+            "52:54:00:77:00:0b/onie-installer",
+            "loader/onie-installer",
+        ] {
+            assert_eq!(Stem::of_path(bad), None, "{bad}");
+        }
+        assert_eq!(arch_in("0A4D/onie-installer-arm64-x-r0"), Some(Arch::Arm64));
+        assert_eq!(arch_in("onie-installer-x86_64.bin"), Some(Arch::X86_64));
+        assert_eq!((arch_in("onie-installer-kvm_x86_64"), arch_in("onie-installer")), (None, None));
     }
 
     #[test]

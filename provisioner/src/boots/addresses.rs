@@ -73,12 +73,17 @@ impl Server {
     /// The machine of the fleet that `peer` is an address of.
     pub async fn machine_at(&self, peer: Option<IpAddr>) -> Result<Option<MachineSpec>, HttpError> {
         let Some(IpAddr::V4(peer)) = peer else { return Ok(None) };
+        Ok(self.machine_on(peer))
+    }
+
+    /// The same for an IPv4 address; waits for nothing.
+    pub fn machine_on(&self, address: Ipv4Addr) -> Option<MachineSpec> {
         let fleet = self.fleet();
-        if let Some(machine) = fleet.machine_by_address(peer) {
-            return Ok(Some(machine.clone()));
+        if let Some(machine) = fleet.machine_by_address(address) {
+            return Some(machine.clone());
         }
-        let holder = self.leases.held().at(peer).map(|lease| lease.owner);
-        Ok(holder.and_then(|mac| fleet.machine_by_mac(mac).cloned()))
+        let holder = self.leases.held().at(address).map(|lease| lease.owner);
+        holder.and_then(|mac| fleet.machine_by_mac(mac).cloned())
     }
 
     /// Whose timeline a request from `peer` goes into: a machine's, or that of a box that holds a lease.

@@ -38,11 +38,15 @@ pub(super) async fn installer(
         return Err(HttpError::not_found("Kiln installs operating systems and does not update ONIE"));
     }
     let machine = machine(&server, &headers, peer.0).await?;
-    let arch = header(&headers, "onie-arch").and_then(|text| match text {
-        "x86_64" => Some(Arch::X86_64),
-        "arm64" => Some(Arch::Arm64),
-        _ => None,
-    });
+    let arch = match header(&headers, "onie-arch") {
+        None => None,
+        Some("x86_64") => Some(Arch::X86_64),
+        Some("arm64") => Some(Arch::Arm64),
+        Some(other) => {
+            let other: String = other.chars().take(20).collect();
+            return Err(HttpError::not_found(format!("Kiln has no images for {other}")));
+        }
+    };
     let refused = |because: String| {
         server.timelines.note(&machine.name, now(), None, Step::NothingToBoot, format!("ONIE: {because}"));
         HttpError::not_found(because)

@@ -13,6 +13,8 @@ use crate::wait;
 
 /// Process 1 of the machine that plays ONIE.
 const INIT: &str = include_str!("../../onie/init");
+/// ONIE's search for an installer.
+const SEARCH: &str = include_str!("../../onie/search");
 /// Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -32,12 +34,12 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
         let console = demo.kiln.console(MACHINE, 400)?;
         let lines = console.lines().filter(|line| line.contains("ONIE-REPLAY: "));
         let said = lines.collect::<Vec<_>>().join("\n");
-        Ok(if said.contains("INSTALLED") || said.contains("FAILED") { Ok(said) } else { Err(said) })
+        Ok(if said.contains("OVER: ") { Ok(said) } else { Err(said) })
     })?;
     said.lines().for_each(|line| println!("     {line}"));
     demo.check(
         "ONIE found the installer by its default names, and installed",
-        said.contains("INSTALLED"),
+        said.contains("FOUND by waterfall: ") && said.contains("OVER: DONE"),
         || said.clone(),
     )?;
     let disk = dir.join(".lab/machines").join(MACHINE).join("disk.raw");
@@ -65,9 +67,10 @@ fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
     }
     fs::copy(BUSYBOX, tree.join("bin/busybox"))
         .map_err(|error| Failed::new(format!("{BUSYBOX}: {error}; install busybox-static")))?;
-    let init = tree.join("onie/init");
-    fs::write(&init, INIT)?;
-    fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    for (name, script) in [("onie/init", INIT), ("onie/search", SEARCH)] {
+        fs::write(tree.join(name), script)?;
+        fs::set_permissions(tree.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
     let mut whole = image.to_vec();
     whole.resize(whole.len().next_multiple_of(4), 0);
     whole.extend(cpio(&tree)?);
@@ -75,8 +78,7 @@ fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
 }
 
 fn cpio(tree: &Path) -> Result<Vec<u8>, Failed> {
-    let names: Vec<PathBuf> =
-        [".", "bin", "bin/busybox", "dev", "onie", "onie/init"].into_iter().map(PathBuf::from).collect();
+    let names = [".", "bin", "bin/busybox", "dev", "onie", "onie/init", "onie/search"].map(PathBuf::from);
     let mut child = Command::new("cpio")
         .args(["-o", "-H", "newc", "-R", "0:0", "--quiet"])
         .current_dir(tree)
