@@ -13,10 +13,12 @@
 //! ```
 
 mod event;
+mod memory;
 pub mod negotiate;
 pub mod packet;
 mod server;
 mod session;
+mod shelf;
 mod source;
 mod sys;
 pub mod transfer;

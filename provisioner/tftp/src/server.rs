@@ -11,9 +11,11 @@ use tokio::io::Interest;
 use tokio::sync::mpsc;
 
 use crate::event::{Event, Events, Outcome};
+use crate::memory::Memory;
 use crate::negotiate::negotiate;
 use crate::packet::{self, ErrorCode, RequestError, Rrq};
 use crate::session::{Session, Sessions, refuse};
+use crate::shelf::Shelf;
 use crate::source::{ReadRequest, Source};
 use crate::sys;
 use crate::transfer::Transfer;
@@ -35,7 +37,7 @@ pub struct ServerConfig {
     pub sessions: usize,
     /// Transfers at once for one client address.
     pub sessions_per_client: usize,
-    /// Bytes of window memory for all transfers together; windows get smaller when it is short.
+    /// Bytes that all transfers together may have under way or read ahead; windows get smaller when it is short.
     pub memory: usize,
     /// How long the server waits for an acknowledgement before it sends again; doubles with each try.
     pub timeout: Duration,
@@ -68,6 +70,8 @@ pub struct Server {
     source: Arc<dyn Source>,
     events: Events,
     sessions: Sessions,
+    memory: Memory,
+    shelf: Shelf,
     workers: Vec<Worker>,
     /// The transfers that workers have ended.
     ended: mpsc::UnboundedReceiver<u64>,
@@ -98,6 +102,7 @@ impl Server {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.threads == 0 { processors.min(MOST_THREADS) } else { config.threads };
         let workers = (0..threads).map(|n| Worker::start(n, ended_in.clone())).collect::<io::Result<_>>()?;
+        let memory = Memory::new(config.memory, config.sessions);
         let server = Self {
             socket,
             bound: *address.ip(),
@@ -105,6 +110,8 @@ impl Server {
             source,
             events: Events { sender: events, kept: config.sessions },
             sessions: Sessions::default(),
+            shelf: Shelf::new(memory.clone()),
+            memory,
             workers,
             ended,
             next_id: 0,
@@ -183,14 +190,16 @@ impl Server {
             return Err(Refusal::busy("too many transfers, try again"));
         }
         let content = self.source.open(asked).ok_or(Refusal::NOT_FOUND)?;
-        let memory = config.memory.saturating_sub(self.sessions.memory);
-        let agreed = negotiate(&request, content.length(), config.mtu, memory / 2);
-        let cost = Session::memory(&agreed, &content);
-        if cost > memory {
-            return Err(Refusal::busy("out of memory, try again"));
-        }
+        let length = content.length();
+        let agreed = negotiate(&request, length, config.mtu, self.memory.for_one_more());
+        let window = usize::from(agreed.window) * (usize::from(agreed.block) + 4);
+        let held = self.memory.take(window).ok_or(Refusal::busy("out of memory, try again"))?;
+        let content = self.shelf.open(content).map_err(|error| {
+            tracing::warn!(client = %asked.client, name = asked.name, %error, "tftp: a file that cannot be read");
+            Refusal::NOT_FOUND
+        })?;
         let end = self.events.place().ok_or(Refusal::busy("too busy, try again"))?;
-        let transfer = Transfer::new(content.length(), &agreed, config.timeout, config.retries);
+        let transfer = Transfer::new(length, &agreed, config.timeout, config.retries);
         let id = self.next_id;
         self.next_id += 1;
         let session = Session::open(id, asked.clone(), content, transfer, agreed, end).map_err(|error| {
@@ -198,7 +207,7 @@ impl Server {
             Refusal::busy("out of sockets, try again")
         })?;
         self.events.tell(session.started());
-        self.sessions.add(id, asked.client, request, session.clock(), cost);
+        self.sessions.add(id, asked.client, request, session.clock(), held);
         self.worker_of(id).order(Order::Start(Box::new(session)));
         Ok(())
     }

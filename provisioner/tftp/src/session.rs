@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use crate::event::{End as EndEvent, Event, Outcome};
 use crate::negotiate::Agreed;
 use crate::packet::{ErrorCode, Reaction};
-use crate::source::{Content, ReadRequest};
+use crate::shelf::Reader;
+use crate::source::ReadRequest;
 use crate::transfer::{Action, End, Transfer};
 
 use link::Link;
-pub use link::{READ_AHEAD, Scratch};
+pub use link::Scratch;
 pub use table::Sessions;
 
 /// One transfer with all it needs.
@@ -72,7 +73,7 @@ impl Session {
     pub fn open(
         id: u64,
         request: ReadRequest,
-        content: Content,
+        content: Reader,
         transfer: Transfer,
         agreed: Agreed,
         end: EndEvent,
@@ -80,15 +81,6 @@ impl Session {
         let link = Link::open(request.local, request.client, content, &agreed)?;
         let oack = agreed.oack.unwrap_or_default();
         Ok(Self { id, request, link, transfer, oack, end, clock: Clock::begin() })
-    }
-
-    /// Bytes that a transfer keeps in memory: its window, and what is read ahead of a file.
-    pub fn memory(agreed: &Agreed, content: &Content) -> usize {
-        let window = usize::from(agreed.window) * (usize::from(agreed.block) + 4);
-        match content {
-            Content::Bytes(_) => window,
-            Content::File { .. } => window + READ_AHEAD.max(window),
-        }
     }
 
     pub fn clock(&self) -> Clock {

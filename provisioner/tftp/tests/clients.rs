@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server, ServerConfig, Source};
 use tokio::sync::{mpsc, oneshot};
 
@@ -278,13 +279,52 @@ fn events_that_nobody_reads_are_bounded_and_no_end_is_lost() {
 
 #[test]
 fn memory_bounds_windows_and_then_transfers() {
-    let config = ServerConfig { memory: 20_000, ..ServerConfig::default() };
+    let config = ServerConfig { memory: 15_000, ..ServerConfig::default() };
     let lab = Lab::start(Ipv4Addr::LOCALHOST, config);
     let greedy = b"\0\x01big\0octet\0blksize\x0065464\0windowsize\x0065535\0";
     let clients: Vec<_> = (0..8).map(|_| lab.ask(greedy)).collect();
     let answers: Vec<_> = clients.iter().map(|client| heard(client).0).collect();
-    assert_eq!(answers[0], b"\0\x06blksize\x001468\0windowsize\x006\0");
+    assert_eq!(answers[0], b"\0\x06blksize\x001468\0windowsize\x005\0");
     assert_eq!(answers.last().expect("eight"), b"\0\x05\0\0out of memory, try again\0");
+}
+
+#[test]
+fn a_thousand_machines_that_ask_at_once_are_all_served() {
+    more_descriptors();
+    let lab = Lab::start(Ipv4Addr::LOCALHOST, ServerConfig::default());
+    // One file, the largest windows, and each from an address of its own.
+    let request = b"\0\x01big-on-disk\0octet\0blksize\x001468\0windowsize\x0064\0";
+    let clients: Vec<UdpSocket> = (256..1256_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let socket = UdpSocket::bind((Ipv4Addr::new(127, 1, high, low), 0)).expect("bound");
+            socket.set_read_timeout(Some(Duration::from_secs(4))).expect("set");
+            socket.send_to(request, lab.at).expect("sent");
+            socket
+        })
+        .collect();
+    let sessions: Vec<SocketAddr> = clients
+        .iter()
+        .map(|client| {
+            let (answer, session) = heard(client);
+            assert_eq!(answer.get(..2), Some(&[0, 6][..]), "{}", String::from_utf8_lossy(&answer));
+            session
+        })
+        .collect();
+    for (client, session) in clients.iter().zip(sessions) {
+        client.send_to(b"\0\x04\0\0", session).expect("sent");
+    }
+    for client in &clients {
+        let (block, _) = heard(client);
+        assert!(block.get(..4) == Some(b"\0\x03\0\x01") && block[4..] == lab.big[..1468], "the first block");
+    }
+}
+
+/// A thousand clients and a thousand transfers have a socket each, in one process here.
+fn more_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("as many as are allowed");
 }
 
 #[test]

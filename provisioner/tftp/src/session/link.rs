@@ -1,21 +1,17 @@
 //! One transfer's socket and content: blocks onto the wire, a window at a time.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::negotiate::Agreed;
 use crate::packet::{self, ErrorCode, Reaction};
-use crate::source::Content;
+use crate::shelf::Reader;
 use crate::sys;
 use crate::transfer::Transfer;
 
-/// Bytes of a file that are read at once.
-pub const READ_AHEAD: usize = 64 << 10;
 /// Bytes and datagrams that one call may hand to the kernel (UDP's own limit, and `UDP_MAX_SEGMENTS`).
 const LARGEST_SEND: usize = 65_000;
 const MOST_SEGMENTS: usize = 64;
@@ -30,7 +26,7 @@ pub struct Scratch(Vec<u8>);
 /// packets from that client's port only.
 pub struct Link {
     socket: UdpSocket,
-    content: Cached,
+    content: Reader,
     /// Bytes of a whole DATA packet.
     segment: usize,
     /// Whether the kernel cuts a window into datagrams for us.
@@ -38,19 +34,14 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn open(
-        local: Ipv4Addr,
-        client: SocketAddrV4,
-        content: Content,
-        agreed: &Agreed,
-    ) -> io::Result<Self> {
+    pub fn open(local: Ipv4Addr, client: SocketAddrV4, content: Reader, agreed: &Agreed) -> io::Result<Self> {
         let socket = UdpSocket::bind(SocketAddrV4::new(local, 0))?;
         socket.connect(client)?;
         socket.set_nonblocking(true)?;
         let segment = usize::from(agreed.block) + 4;
         let whole = u16::try_from(segment).ok().filter(|_| agreed.window > 1);
         let segmented = whole.is_some_and(|size| sys::set_segment_size(socket.as_fd(), size).is_ok());
-        Ok(Self { socket, content: Cached::new(content), segment, segmented })
+        Ok(Self { socket, content, segment, segmented })
     }
 
     pub fn socket(&self) -> &UdpSocket {
@@ -92,7 +83,7 @@ impl Link {
         for number in first..first + u64::from(count) {
             let (start, length) = transfer.range(number);
             window.extend_from_slice(&packet::data_head(number));
-            window.extend_from_slice(self.content.at(start, length)?);
+            self.content.append(start, length, window)?;
         }
         if self.segmented {
             let most = self.segment * (LARGEST_SEND / self.segment).clamp(1, MOST_SEGMENTS);
@@ -116,48 +107,6 @@ impl Link {
                 Err(error)
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// Content, with a stretch of the file in memory.
-enum Cached {
-    Bytes(bytes::Bytes),
-    File { file: File, start: u64, stretch: Vec<u8>, length: u64 },
-}
-
-impl Cached {
-    fn new(content: Content) -> Self {
-        match content {
-            Content::Bytes(bytes) => Self::Bytes(bytes),
-            Content::File { file, length } => Self::File { file, start: 0, stretch: Vec::new(), length },
-        }
-    }
-
-    /// `length` bytes from `at` on. A file that has become shorter is an error, as every read is checked:
-    /// a mapped file would end the process instead.
-    fn at(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
-        match self {
-            Self::Bytes(bytes) => {
-                let from = usize::try_from(at).map_err(io::Error::other)?;
-                bytes.get(from..from + length).ok_or_else(|| ErrorKind::UnexpectedEof.into())
-            }
-            Self::File { file, start, stretch, length: whole } => {
-                let within = at
-                    .checked_sub(*start)
-                    .is_some_and(|from| from.saturating_add(length as u64) <= stretch.len() as u64);
-                if !within {
-                    let room = usize::try_from(whole.saturating_sub(at)).unwrap_or(usize::MAX);
-                    stretch.resize(room.min(READ_AHEAD.max(length)), 0);
-                    *start = at;
-                    if let Err(error) = file.read_exact_at(stretch, at) {
-                        stretch.clear();
-                        return Err(error);
-                    }
-                }
-                let from = usize::try_from(at - *start).map_err(io::Error::other)?;
-                stretch.get(from..from + length).ok_or_else(|| ErrorKind::UnexpectedEof.into())
-            }
         }
     }
 }

@@ -5,16 +5,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::Clock;
+use crate::memory::Taken;
 use crate::packet::Rrq;
 use crate::server::ServerConfig;
 
 /// Every transfer under way, by its client's port, and the memory that they hold.
 #[derive(Default)]
 pub struct Sessions {
-    /// Bytes that they hold together.
-    pub memory: usize,
     by_client: HashMap<SocketAddrV4, Entry>,
-    by_id: HashMap<u64, (SocketAddrV4, usize)>,
+    by_id: HashMap<u64, (SocketAddrV4, Taken)>,
     per_address: HashMap<Ipv4Addr, usize>,
 }
 
@@ -58,8 +57,7 @@ impl Sessions {
     }
 
     /// Takes note of a new transfer.
-    pub fn add(&mut self, id: u64, client: SocketAddrV4, request: Rrq, clock: Clock, memory: usize) {
-        self.memory += memory;
+    pub fn add(&mut self, id: u64, client: SocketAddrV4, request: Rrq, clock: Clock, memory: Taken) {
         *self.per_address.entry(*client.ip()).or_default() += 1;
         self.by_id.insert(id, (client, memory));
         self.by_client.insert(client, Entry { id, request, clock });
@@ -67,8 +65,7 @@ impl Sessions {
 
     /// Takes note that a transfer has ended.
     pub fn forget(&mut self, id: u64) {
-        let Some((client, memory)) = self.by_id.remove(&id) else { return };
-        self.memory = self.memory.saturating_sub(memory);
+        let Some((client, _)) = self.by_id.remove(&id) else { return };
         if let Some(count) = self.per_address.get_mut(client.ip()) {
             *count -= 1;
             if *count == 0 {
