@@ -11,6 +11,7 @@ mod pace;
 mod plain;
 mod range;
 mod stall;
+mod sys;
 #[cfg(test)]
 mod tests;
 

@@ -19,6 +19,7 @@
 //! | `dhcp`, `dhcp6`, `tftp`, `http` | the machines' side |
 //! | `proxy`, `probe`, `networks`, `rogue` | beside `dhcp`: port 4011, addresses in use, which network, other servers |
 //! | `boots`, `menus`, `installs`, `intents`, `reports`, `discovery`, `timeline`, `limits` | what machines ask for and tell |
+//! | `host` | what the machine that serves must allow |
 //! | `api`, `views`, `explain`, `rollouts`, `apply` | the operator's side |
 
 mod api;
@@ -31,6 +32,7 @@ mod dhcp6;
 mod discovery;
 mod error;
 mod explain;
+mod host;
 mod http;
 mod installs;
 mod intents;

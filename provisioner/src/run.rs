@@ -17,7 +17,7 @@ use crate::http::accept::{Limits, run as serve_http};
 use crate::menus::Standings;
 use crate::server::{Server, now};
 use crate::timeline::Writer;
-use crate::{api, dhcp, dhcp6, http, proxy, rogue, rollouts, tftp};
+use crate::{api, dhcp, dhcp6, host, http, proxy, rogue, rollouts, tftp};
 
 /// How often `timestamp.json` is looked at.
 const REPOSITORY_POLL: Duration = Duration::from_secs(1);
@@ -69,6 +69,9 @@ async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Wr
     let store: Arc<dyn Store> = Arc::new(store);
     let (server, writer) = Server::new(config, store)?;
     server.restore_fleet().await?;
+    for complaint in host::prepare(server.fleet().fleet().machines.len()) {
+        tracing::warn!("kiln serve: {complaint}");
+    }
     server.refresh_catalog().await?;
     if server.catalog.images().all().is_empty() {
         tracing::warn!("repository: no image is published yet; machines will be told to wait");

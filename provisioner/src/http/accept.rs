@@ -27,7 +27,7 @@ use super::stall::StallGuard;
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// From the first byte of a connection, or the end of an answer, to the end of a request's head.
+    /// From the beginning of a connection, or from when the client has all of an answer, to the end of a request's head.
     pub head: Duration,
     /// How long a connection may move no byte in either direction.
     pub stall: Duration,
@@ -46,12 +46,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head: Duration::from_secs(5),
+            head: Duration::from_secs(10),
             stall: Duration::from_secs(20),
             // 1 KiB/s: a thousand machines behind one link of 10 Mbit/s are not cut.
             least: 20 << 10,
             exchange: Duration::from_secs(60),
-            connections: 1024,
+            // A thousand machines that boot, and others that run and ask for their intent.
+            connections: 4096,
             per_client: 64,
             drain: Duration::from_secs(5),
         }

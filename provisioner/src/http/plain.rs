@@ -7,6 +7,7 @@
 //! The router answers everything. A response that carries a [`Slice`] is sent from its file.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -26,6 +27,7 @@ use super::accept::{Limits, Shutdown, serve_once};
 use super::files::Slice;
 use super::head::{self, Head, HeadError};
 use super::pace::Pace;
+use super::sys;
 
 /// Bytes of the longest answer that is no file.
 const LONGEST_ANSWER: usize = 16 << 20;
@@ -44,7 +46,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        let head = match read_head(&mut stream, &mut buffer, limits.head, &mut shutdown).await? {
+        let head = match read_head(&mut stream, &mut buffer, limits, &mut shutdown).await? {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(()),
             Err(error) => return refuse(stream, error).await,
@@ -64,13 +66,19 @@ pub async fn serve(
 }
 
 /// The next head; none when the client is done, or nothing has come and the server ends.
+///
+/// What was sent last may be on its way for long after the kernel has it: megabytes, on a link that a thousand
+/// machines share. Until the client has all of it, it cannot ask for more; so its time begins then.
 async fn read_head(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
-    limit: Duration,
+    limits: Limits,
     shutdown: &mut Shutdown,
 ) -> io::Result<Result<Option<Head>, HeadError>> {
-    let deadline = Instant::now() + limit;
+    let mut deadline = Instant::now() + limits.head;
+    let mut on_its_way = sys::not_taken(stream.as_fd())?;
+    // The same pace that is asked of it while we still send.
+    let least = limits.least as f64 * limits.head.as_secs_f64() / limits.stall.as_secs_f64();
     loop {
         match head::parse(buffer) {
             Ok(None) => {}
@@ -83,7 +91,15 @@ async fn read_head(
             }
         };
         // Late, or closed: in the middle of a head there is nobody to answer either.
-        let Ok(read) = read.await else { return Ok(Ok(None)) };
+        let Ok(read) = read.await else {
+            let left = sys::not_taken(stream.as_fd())?;
+            let taken = on_its_way.saturating_sub(left) as f64;
+            if !buffer.is_empty() || on_its_way == 0 || taken < least.min(on_its_way as f64) {
+                return Ok(Ok(None));
+            }
+            (on_its_way, deadline) = (left, Instant::now() + limits.head);
+            continue;
+        };
         if read? == 0 {
             return Ok(Ok(None));
         }

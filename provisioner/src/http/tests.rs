@@ -104,6 +104,29 @@ async fn a_file_comes_whole_in_part_and_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_client_that_still_takes_its_answer_is_not_late_with_its_next_request() {
+    let server = start(QUICK).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("set");
+    let mut stream = socket.connect(server.address).await.expect("connected");
+    stream.write_all(b"GET /part HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    // The server has handed everything over long before the client has it.
+    let (mut taken, mut piece) = (0, vec![0; 128 << 10]);
+    while taken < 8 << 20 {
+        taken += stream.read(&mut piece).await.expect("read");
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    let handed_over = server.ends.lock().expect("whole").len();
+    assert_eq!(handed_over, 1);
+    tokio::time::sleep(QUICK.head / 2).await;
+    stream.write_all(request("HEAD", "").as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("read");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("HTTP/1.1 200"), "{}", answer.chars().rev().take(400).collect::<String>());
+}
+
+#[tokio::test]
 async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
     let server = start(Limits::default()).await;
     let (rest, whole, nothing) = (8, 8 << 20, None);
