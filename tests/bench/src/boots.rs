@@ -27,7 +27,7 @@ use crate::process::{Daemon, run};
 use crate::table::{Better, Figure};
 use crate::wire::{INTERFACE, SERVER, SUBNET, Wire};
 
-use client::Booted;
+use client::{Booted, Stopped};
 
 /// Machines.
 const MACHINES: u32 = 1000;
@@ -54,8 +54,13 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
         "bench: boots: {finished} of {MACHINES} machines, {by_dhcp} retries by DHCP, {by_tftp} by TFTP, {gigabytes:.1} GB: half in {p50:.1} s, \
          99 % in {p99:.1} s, all in {slowest:.1} s, {cpu:.1} s of the server's CPU"
     );
-    for reason in &booted.failures {
-        eprintln!("bench: boots: {reason}");
+    for Stopped { step, reason, machines, first, after } in &booted.stopped {
+        eprintln!(
+            "bench: boots: {machines} stopped at {step}: {reason} (the first is machine {first}, after {after:.1} s)"
+        );
+    }
+    if !booted.stopped.is_empty() {
+        eprintln!("bench: boots: what the server says: {}", server.complaints());
     }
     // No peer: beside each figure stands what was promised, or nothing.
     let (up, down) = (Better::Higher, Better::Lower);

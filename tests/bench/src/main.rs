@@ -42,6 +42,9 @@ struct Arguments {
     /// Measure only this; may be given several times.
     #[arg(long)]
     only: Vec<Part>,
+    /// Of TFTP, measure only cells with this in their name, such as "windowsize 1,"; may be given several times.
+    #[arg(long)]
+    cell: Vec<String>,
     #[command(subcommand)]
     load: Option<Load>,
 }
@@ -99,7 +102,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
         }
         let measured = match part {
             Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path()),
-            Part::Tftp => tftp::measure(&wire, &arguments.tftp, &arguments.tftpd_hpa, folder.path()),
+            Part::Tftp => {
+                let wanted =
+                    |cell: &str| arguments.cell.is_empty() || arguments.cell.iter().any(|c| cell.contains(c));
+                tftp::measure(&wire, (&arguments.tftp, &arguments.tftpd_hpa), folder.path(), wanted)
+            }
             Part::Http => http::measure(&wire, &arguments.kiln, folder.path()),
             Part::Boots => boots::measure(&wire, &arguments.kiln, folder.path()),
         };

@@ -92,6 +92,13 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The last warnings and errors in its log.
+    pub fn complaints(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let bad = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+        tail(&log.lines().filter(bad).collect::<Vec<_>>().join("\n"))
+    }
+
     /// Seconds of CPU that it and all it has started have used, those that have ended included.
     pub fn cpu(&self) -> Result<f64> {
         let path = self.group.join("cpu.stat");

@@ -43,7 +43,12 @@ struct Cell {
 }
 
 /// Takes the figures.
-pub fn measure(wire: &Wire, ours: &Path, tftpd_hpa: &Path, folder: &Path) -> Result<Vec<Figure>> {
+pub fn measure(
+    wire: &Wire,
+    (ours, tftpd_hpa): Programs<'_>,
+    folder: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Figure>> {
     let root = folder.join("tftp");
     std::fs::create_dir_all(&root).map_err(Error::io(root.display().to_string()))?;
     let mut figures = Vec::new();
@@ -51,6 +56,10 @@ pub fn measure(wire: &Wire, ours: &Path, tftpd_hpa: &Path, folder: &Path) -> Res
         make(&root.join("file"), size)?;
         for block in BLOCKS {
             for window in WINDOWS {
+                let name = format!("blksize {block} windowsize {window}, {clients}×");
+                if !wanted(&name) {
+                    continue;
+                }
                 let mut cells: Vec<Cell> = Vec::new();
                 for _ in 0..ROUNDS {
                     for start in [tftp_server, atftpd, dnsmasq, hpa] {
@@ -59,7 +68,7 @@ pub fn measure(wire: &Wire, ours: &Path, tftpd_hpa: &Path, folder: &Path) -> Res
                     }
                 }
                 let cells = best_of_each(cells);
-                figures.extend(compare(&cells, &format!("blksize {block} windowsize {window}, {clients}×")));
+                figures.extend(compare(&cells, &name));
             }
         }
     }
@@ -114,8 +123,10 @@ fn load(
     let (speed, cpu) = (megabytes / fetched.seconds, used / megabytes * 1000.0);
     eprintln!(
         "bench: tftp {name} blksize {block} windowsize {window} clients {clients}: {speed:.1} MB/s, \
-         {cpu:.2} CPU s/GB, {} retries",
-        fetched.retries
+         {cpu:.2} CPU s/GB, {} retries; busy: server {:.2}, clients {:.2} processors",
+        fetched.retries,
+        used / fetched.seconds,
+        fetched.cpu / fetched.seconds,
     );
     Ok(Some(Cell { name, speed, cpu }))
 }

@@ -1,5 +1,6 @@
 //! Machines that are switched on together.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier};
@@ -11,12 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::dhcp::{Relay, exchange};
 use super::tftp;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Bytes that are asked for at once.
 const RANGE: u64 = 1 << 20;
-/// Reasons that are told.
-const REASONS: usize = 5;
 /// A read that takes so long ends a machine.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -40,8 +39,20 @@ pub struct Booted {
     pub slowest: f64,
     /// What they fetched.
     pub gigabytes: f64,
-    /// The first reasons of those that did not.
-    pub failures: Vec<String>,
+    /// Those that did not finish, by where they stopped and why.
+    pub stopped: Vec<Stopped>,
+}
+
+/// Machines that stopped at the same step for the same reason.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stopped {
+    pub step: String,
+    pub reason: String,
+    pub machines: u32,
+    /// The first of them, by number.
+    pub first: u32,
+    /// Seconds from its start.
+    pub after: f64,
 }
 
 /// The hardware address of a machine.
@@ -57,7 +68,7 @@ pub fn address(number: u32) -> Ipv4Addr {
 }
 
 /// Boots, and writes a [`Booted`].
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments) -> crate::error::Result<()> {
     let relay = Relay::start(arguments.server, arguments.machines).map_err(Error::io("the relay"))?;
     let (relay, server) = (Arc::new(relay), arguments.server);
     let together = Arc::new(Barrier::new(arguments.machines as usize));
@@ -66,23 +77,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let life = move || {
             together.wait();
             let start = Instant::now();
-            boot(&relay, server, number).map(|booted| (booted, start.elapsed().as_secs_f64()))
+            let booted = boot(&relay, server, number);
+            (booted, start.elapsed().as_secs_f64())
         };
         // A thousand of them: little is on their stacks.
         thread::Builder::new().stack_size(256 << 10).spawn(life)
     };
     let threads: io::Result<Vec<_>> = (0..arguments.machines).map(machine).collect();
     let threads = threads.map_err(Error::io("a machine's thread"))?;
-    let (mut times, mut failures, mut retries, mut bytes) = (Vec::new(), Vec::new(), [0; 2], 0);
-    for (number, thread) in threads.into_iter().enumerate() {
-        match thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
-            Ok((booted, seconds)) => {
+    let (mut times, mut stopped, mut retries, mut bytes) = (Vec::new(), BTreeMap::new(), [0; 2], 0);
+    for (first, thread) in (0..).zip(threads) {
+        let panicked = |_| (Err(Fault::at("its thread")(io::Error::other("it panicked"))), 0.0);
+        match thread.join().unwrap_or_else(panicked) {
+            (Ok(booted), seconds) => {
                 times.push(seconds);
                 retries = [retries[0] + booted.retries[0], retries[1] + booted.retries[1]];
                 bytes += booted.bytes;
             }
-            Err(error) if failures.len() < REASONS => failures.push(format!("machine {number}: {error}")),
-            Err(_) => {}
+            (Err(Fault { step, reason }), after) => {
+                let one =
+                    Stopped { step: step.to_owned(), reason: reason.clone(), machines: 0, first, after };
+                stopped.entry((step, reason)).or_insert(one).machines += 1;
+            }
         }
     }
     times.sort_by(f64::total_cmp);
@@ -95,7 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         p99: time(99),
         slowest: time(100),
         gigabytes: bytes as f64 / 1e9,
-        failures,
+        stopped: stopped.into_values().collect(),
     };
     println!("{}", serde_json::to_string(&booted).map_err(|e| Error::io("answer")(e.into()))?);
     Ok(())
@@ -107,26 +123,40 @@ struct Done {
     bytes: u64,
 }
 
-fn boot(relay: &Relay, server: Ipv4Addr, number: u32) -> io::Result<Done> {
-    let step =
-        |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let lease = exchange(relay, number, mac(number)).map_err(step("DHCP"))?;
-    let loader = tftp::fetch(lease.address, server, &lease.file).map_err(step("TFTP"))?;
-    let mut http = Http::open(lease.address, server).map_err(step("HTTP"))?;
+/// Where and why a machine stopped.
+struct Fault {
+    step: &'static str,
+    reason: String,
+}
+
+impl Fault {
+    fn at(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self { step, reason: error.to_string() }
+    }
+}
+
+fn boot(relay: &Relay, server: Ipv4Addr, number: u32) -> Result<Done, Fault> {
+    let lease = exchange(relay, number, mac(number)).map_err(Fault::at("DHCP"))?;
+    let loader = tftp::fetch(lease.address, server, &lease.file).map_err(Fault::at("TFTP"))?;
+    let mut http = Http::open(lease.address, server).map_err(Fault::at("HTTP connection"))?;
     let mac = mac(number).map(|byte| format!("{byte:02x}")).join(":");
-    let script = http.get(&format!("/boot/ipxe?mac={mac}&arch=x86_64"), None).map_err(step("boot script"))?;
+    let asked = http.get(&format!("/boot/ipxe?mac={mac}&arch=x86_64"), None);
+    let script = asked.map_err(Fault::at("boot script"))?;
     let script = String::from_utf8_lossy(&script).into_owned();
     let mut bytes = loader.bytes;
-    for command in ["kernel ", "initrd "] {
-        let line = script.lines().find(|line| line.starts_with(command));
-        let url = line.and_then(|line| line.split(' ').find(|word| word.starts_with("http://")));
-        let path = url
-            .and_then(|url| url.strip_prefix("http://"))
-            .and_then(|rest| rest.find('/').map(|at| &rest[at..]));
-        let path = path.ok_or_else(|| io::Error::other(format!("a script without {command}: {script}")))?;
-        bytes += http.get_in_ranges(path).map_err(step("HTTP range"))?;
+    for (command, step) in [("kernel ", "kernel by HTTP"), ("initrd ", "initrd by HTTP")] {
+        let path = path_of(&script, command).map_err(Fault::at("boot script"))?;
+        bytes += http.get_in_ranges(path).map_err(Fault::at(step))?;
     }
     Ok(Done { retries: [lease.retries, loader.retries], bytes })
+}
+
+/// The path of the URL that a command of the script fetches.
+fn path_of<'a>(script: &'a str, command: &str) -> io::Result<&'a str> {
+    let line = script.lines().find(|line| line.starts_with(command));
+    let url = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("http://")));
+    let path = url.and_then(|rest| rest.find('/').and_then(|at| rest.get(at..)));
+    path.ok_or_else(|| io::Error::other(format!("it has no {command}: {script}")))
 }
 
 /// A connection that is kept.

@@ -19,5 +19,12 @@ pub fn fetch(from: Ipv4Addr, server: Ipv4Addr, name: &str) -> io::Result<Fetched
     }
     let client = Client::open((from, PATIENCE), server, name, (BLOCK, WINDOW))?;
     let fetched = client.fetch(Instant::now() + LONGEST)?;
-    if fetched.whole { Ok(fetched) } else { Err(io::Error::other(format!("{name}: {fetched:?}"))) }
+    let Fetched { whole, granted, bytes, retries, .. } = fetched;
+    match &fetched.refusal {
+        Some(said) => Err(io::Error::other(format!("refused: {said}"))),
+        None if !whole => Err(io::Error::other(format!(
+            "not whole: options granted {granted}, {bytes} bytes, {retries} retries"
+        ))),
+        None => Ok(fetched),
+    }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub struct Arguments {
 }
 
 /// What all clients together got.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fetched {
     /// Whether the server granted block and window to all.
     pub granted: bool,
@@ -35,6 +36,15 @@ pub struct Fetched {
     pub retries: u64,
     /// Whether every client has its last block.
     pub whole: bool,
+    /// What a server said that refused.
+    pub refusal: Option<String>,
+    /// Seconds of CPU that the clients have used.
+    pub cpu: f64,
+}
+
+impl Fetched {
+    const NOTHING: Self =
+        Self { granted: false, bytes: 0, seconds: 0.0, retries: 0, whole: false, refusal: None, cpu: 0.0 };
 }
 
 /// Fetches, and writes a [`Fetched`].
@@ -48,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             thread::spawn(move || open()?.fetch(start + LONGEST))
         })
         .collect();
-    let mut all = Fetched { granted: true, bytes: 0, seconds: 0.0, retries: 0, whole: true };
+    let mut all = Fetched { granted: true, whole: true, ..Fetched::NOTHING };
     for thread in threads {
         let one = thread.join().map_err(|_| Error::io("a client")(std::io::Error::other("it panicked")))?;
         let one = one.map_err(Error::io("tftp client"))?;
@@ -56,8 +66,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         all.bytes += one.bytes;
         all.retries += one.retries;
         all.whole &= one.whole;
+        all.refusal = all.refusal.or(one.refusal);
     }
     all.seconds = start.elapsed().as_secs_f64();
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    all.cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
     println!("{}", serde_json::to_string(&all).map_err(|e| Error::io("answer")(e.into()))?);
     Ok(())
 }
@@ -88,7 +101,7 @@ impl Client {
 
     /// Fetches until the last block or the end of its time.
     pub fn fetch(mut self, until: Instant) -> std::io::Result<Fetched> {
-        let mut fetched = Fetched { granted: false, bytes: 0, seconds: 0.0, retries: 0, whole: false };
+        let mut fetched = Fetched::NOTHING;
         let mut buffer = vec![0; usize::from(self.block) + 4];
         // The last block that came in its order, and how many since the last ACK.
         let (mut last, mut unanswered) = (0_u16, 0_u16);
@@ -138,7 +151,12 @@ impl Client {
                         return Ok(fetched);
                     }
                 }
-                // An ERROR, or data without the options: this server does not do it.
+                [0, 5, _, code, text @ ..] => {
+                    let text = text.strip_suffix(b"\0").unwrap_or(text);
+                    fetched.refusal = Some(format!("error {code}, {}", String::from_utf8_lossy(text)));
+                    break;
+                }
+                // Data without the options: this server does not do it.
                 _ => break,
             }
         }
