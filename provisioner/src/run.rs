@@ -1,12 +1,15 @@
 //! The life of a server: bind everything, say that it is ready, run, end in good order.
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_store::{SledStore, Store, SystemClock};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,6 +22,9 @@ use crate::server::{Server, now};
 use crate::timeline::Writer;
 use crate::{api, dhcp, dhcp6, host, http, proxy, rogue, rollouts, tftp};
 
+/// Connections that wait in the kernel until they are accepted, at most. With the usual 128 of them it begins to
+/// forget some when a fleet boots at once, and resets those later.
+const WAITING: i32 = 4096;
 /// How often `timestamp.json` is looked at.
 const REPOSITORY_POLL: Duration = Duration::from_secs(1);
 
@@ -101,8 +107,7 @@ impl Bound {
         let dhcp6 = dhcp6::Driver::bind(server).await?;
         let tftp = tftp::bind(server)?;
         let address = server.serve.http();
-        let http =
-            TcpListener::bind(address).await.map_err(ServeError::bind("http", "serve.http_port", address))?;
+        let http = listen(address).map_err(ServeError::bind("http", "serve.http_port", address))?;
         // Last, so that a server that cannot start never takes the place of one that runs.
         let api = api::bind(socket)?;
         Ok(Self { dhcp, boot_server, rogue, dhcp6, tftp, http, api })
@@ -139,6 +144,16 @@ impl Bound {
         endless.shutdown().await;
         if ended_early { Err(ServeError::PartEnded) } else { Ok(()) }
     }
+}
+
+/// Listens for machines.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    // A server that is started again must not wait until the last connections of the one before are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(WAITING)?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

@@ -127,6 +127,23 @@ async fn a_client_that_still_takes_its_answer_is_not_late_with_its_next_request(
 }
 
 #[tokio::test]
+async fn a_thousand_machines_that_connect_at_once_are_all_in_the_queue() {
+    crate::host::prepare(0);
+    let listener = crate::run::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    // Nobody is accepted meanwhile: the server has other things to do.
+    let mut machines = Vec::new();
+    for _ in 0..1000 {
+        machines.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    for number in 0..1000 {
+        // What the kernel has forgotten comes only when the client says it again, a second later.
+        let accepted = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
+        accepted.unwrap_or_else(|_| panic!("machine {number} is not in the queue")).expect("accepted");
+    }
+}
+
+#[tokio::test]
 async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
     let server = start(Limits::default()).await;
     let (rest, whole, nothing) = (8, 8 << 20, None);
