@@ -31,8 +31,9 @@ use super::sys;
 
 /// Bytes of the longest answer that is no file.
 const LONGEST_ANSWER: usize = 16 << 20;
-/// Bytes that one call sends: a page that the cache has not got is read from the disk in that call.
-const AT_ONCE: u64 = 1 << 20;
+/// Bytes that one call sends: about what a socket has room for when it wakes us. A page that the cache has not
+/// got is read from the disk in that call.
+const AT_ONCE: u64 = 2 << 20;
 /// How long and how much of what a refused client still sends is taken, so that it hears why.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 256 << 10;
@@ -173,8 +174,9 @@ fn head_bytes(parts: &axum::http::response::Parts) -> Vec<u8> {
 async fn send(stream: &TcpStream, bytes: &[u8], flags: SendFlags, pace: &mut Pace) -> io::Result<()> {
     let mut left = bytes;
     while !left.is_empty() {
-        let flags = flags | SendFlags::NOSIGNAL;
-        let sent = keeping_pace(stream, pace, || Ok(rustix::net::send(stream, left, flags)?)).await?;
+        let most = left.len();
+        let call = || Ok(rustix::net::send(stream, left, flags | SendFlags::NOSIGNAL)?);
+        let sent = keeping_pace(stream, pace, most, call).await?;
         left = left.get(sent..).unwrap_or_default();
     }
     Ok(())
@@ -188,7 +190,7 @@ async fn send_file(stream: &TcpStream, slice: &Slice, pace: &mut Pace) -> io::Re
         let most = usize::try_from((end - at).min(AT_ONCE)).unwrap_or(usize::MAX);
         let mut offset = at;
         let call = || Ok(rustix::fs::sendfile(stream, slice.file(), Some(&mut offset), most)?);
-        let sent = keeping_pace(stream, pace, call).await? as u64;
+        let sent = keeping_pace(stream, pace, most, call).await? as u64;
         if sent == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -198,21 +200,27 @@ async fn send_file(stream: &TcpStream, slice: &Slice, pace: &mut Pace) -> io::Re
     Ok(())
 }
 
-/// Does `call` when the socket has room, unless that comes too late for the least pace.
+/// Does `call`, which sends `most` bytes, when the socket has room, unless that comes too late for the least pace.
 async fn keeping_pace(
     stream: &TcpStream,
     pace: &mut Pace,
+    most: usize,
     mut call: impl FnMut() -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let too_slow = |error| io::Error::new(ErrorKind::TimedOut, error);
     loop {
-        let done = timeout_at(pace.deadline(), stream.async_io(Interest::WRITABLE, &mut call)).await;
-        if let Ok(done) = &done {
-            pace.moved(*done.as_ref().unwrap_or(&0) as u64);
-        }
-        pace.check(Instant::now()).map_err(too_slow)?;
-        if let Ok(done) = done {
-            return done;
+        let ready = timeout_at(pace.deadline(), stream.writable()).await;
+        let mut sent = 0;
+        let done = stream.try_io(Interest::WRITABLE, || {
+            sent = call()?;
+            // A socket that took less than it was offered is full: asked again, it would only say so.
+            if (1..most).contains(&sent) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        pace.moved(sent as u64);
+        pace.check(Instant::now()).map_err(|error| io::Error::new(ErrorKind::TimedOut, error))?;
+        match done {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && sent == 0 => ready.unwrap_or(Ok(()))?,
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            _ => return Ok(sent),
         }
     }
 }
