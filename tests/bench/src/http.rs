@@ -15,15 +15,20 @@ use client::Fetched;
 
 const CLIENTS: u32 = 64;
 const SIZE: u64 = 64 << 20;
-/// Times that each is measured, in turns.
-const ROUNDS: usize = 3;
+/// Times that each is measured, in turns: of an odd number, one is in the middle.
+const ROUNDS: usize = 5;
 
-/// What one server sent, and what it cost.
+/// What one server sent, of every round.
 #[derive(Default)]
-struct Total {
-    gigabytes: f64,
-    seconds: f64,
-    cpu: f64,
+struct Rounds {
+    gigabytes_per_s: Vec<f64>,
+    gigabytes_per_cpu_s: Vec<f64>,
+}
+
+/// The one in the middle: a round in which something else ran on this host moves a mean, and not this.
+fn median(mut rounds: Vec<f64>) -> f64 {
+    rounds.sort_by(f64::total_cmp);
+    rounds.get(rounds.len() / 2).copied().unwrap_or_default()
 }
 
 /// Takes the figures.
@@ -31,7 +36,7 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
     let file = folder.join("artifact");
     fs::write(&file, vec![0x5a; usize::try_from(SIZE).unwrap_or(0)])
         .map_err(Error::io(file.display().to_string()))?;
-    let (mut ours, mut peer) = (Total::default(), Total::default());
+    let (mut ours, mut peer) = (Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         let kiln = serve(wire, kiln, folder)?;
         // Any file under a name of its digest's form is served; that of a target is in the metadata.
@@ -44,30 +49,29 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
         drop(kiln);
         load(wire, &nginx(wire, folder)?, "nginx", "/artifact", &mut peer)?;
     }
-    let figure = |name: &str, unit, ours, peer| {
-        Figure::new(name, unit, Better::Higher, ours, ("nginx sendfile", peer))
+    let figure = |unit, ours, peer| {
+        let peer = ("nginx sendfile", median(peer));
+        Figure::new("HTTP 64 clients × 64 MiB", unit, Better::Higher, median(ours), peer)
     };
     Ok(vec![
-        figure("HTTP 64 clients × 64 MiB", "GB/CPU s", ours.gigabytes / ours.cpu, peer.gigabytes / peer.cpu),
-        figure(
-            "HTTP 64 clients × 64 MiB",
-            "GB/s",
-            ours.gigabytes / ours.seconds,
-            peer.gigabytes / peer.seconds,
-        ),
+        figure("GB/CPU s", ours.gigabytes_per_cpu_s, peer.gigabytes_per_cpu_s),
+        figure("GB/s", ours.gigabytes_per_s, peer.gigabytes_per_s),
     ])
 }
 
-fn load(wire: &Wire, server: &Daemon, name: &str, path: &str, total: &mut Total) -> Result<()> {
+fn load(wire: &Wire, server: &Daemon, name: &str, path: &str, rounds: &mut Rounds) -> Result<()> {
     let before = server.cpu()?;
     let arguments = ["http", SERVER, path, &CLIENTS.to_string(), &SIZE.to_string()];
     let fetched: Fetched = wire.load(&arguments.map(str::to_owned))?;
     let cpu = server.cpu()? - before;
     let gigabytes = fetched.bytes as f64 / 1e9;
-    eprintln!("bench: http {name}: {gigabytes:.2} GB in {:.2} s, {cpu:.2} s of CPU", fetched.seconds);
-    total.gigabytes += gigabytes;
-    total.seconds += fetched.seconds;
-    total.cpu += cpu;
+    eprintln!(
+        "bench: http {name}: {gigabytes:.2} GB in {:.2} s, {cpu:.2} s of CPU: {:.2} GB/CPU s",
+        fetched.seconds,
+        gigabytes / cpu
+    );
+    rounds.gigabytes_per_s.push(gigabytes / fetched.seconds);
+    rounds.gigabytes_per_cpu_s.push(gigabytes / cpu);
     Ok(())
 }
 
