@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::verbs::{
-    apply, archive, bake, completions, diff, explain, export, init, inspect, key, lab, machine, publish,
-    rollout, serve, test, verify, why,
+    alarm, apply, archive, bake, completions, diff, explain, export, init, inspect, key, lab, machine,
+    publish, rollout, serve, test, verify, why,
 };
 
 /// Signed network operating systems, baked, served and rolled out.
@@ -52,6 +52,8 @@ pub enum Verb {
     Explain(explain::Args),
     #[command(subcommand)]
     Machine(machine::Verb),
+    #[command(subcommand)]
+    Alarm(alarm::Verb),
     Apply(apply::Args),
     #[command(subcommand)]
     Rollout(rollout::Verb),

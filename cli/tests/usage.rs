@@ -80,6 +80,13 @@ fn what_is_not_there_is_named_with_how_to_get_it() {
     let fleet = dir.path().join("fleet");
     refused(&fleet, &["machine", "list"], 1, &["kiln serve does not run here", "kiln serve", "kiln lab up"]);
     refused(&fleet, &["rollout", "status"], 1, &["kiln serve does not run here"]);
+    refused(&fleet, &["alarm", "list"], 1, &["kiln serve does not run here"]);
+    refused(
+        &fleet,
+        &["alarm", "clear", "../machines"],
+        2,
+        &["cannot be the name of an alarm", "kiln alarm list"],
+    );
     refused(&fleet, &["lab", "status"], 1, &["no lab runs", "kiln lab up"]);
     refused(&fleet, &["lab", "down"], 1, &["no lab runs"]);
     refused(&fleet, &["lab", "console", "r1"], 1, &["no lab runs"]);
@@ -135,6 +142,9 @@ fn help_of_every_verb() {
         "machine accept",
         "machine reinstall",
         "machine release",
+        "alarm",
+        "alarm list",
+        "alarm clear",
         "apply",
         "rollout",
         "rollout start",

@@ -16,6 +16,8 @@
 //! | `POST /v1/rollouts/current/ACTION` | [`RolloutView`]; ACTION is `pause`, `resume` or `abort` |
 //! | `GET /v1/rollouts/current/why/NAME` | [`Why`] |
 //! | `POST /v1/apply` with [`Apply`] | [`Applied`] |
+//! | `GET /v1/alarms` | `Vec<AlarmView>`, the last seen first |
+//! | `POST /v1/alarms/ID/clear` | [`AlarmView`], as it was |
 //!
 //! A refusal is `4xx` with a [`Refusal`], a fault of the server `500` with one.
 
@@ -256,9 +258,13 @@ pub struct Applied {
     pub applied: bool,
 }
 
-/// Something that should not be and that no machine is to blame for (`GET /v1/alarms`).
+/// Something that should not be and that no machine is to blame for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlarmView {
+    /// What it is called when it is cleared.
+    pub id: String,
+    /// Whether it still is so.
+    pub state: AlarmState,
     /// What.
     pub alarm: String,
     /// How it was seen last.
@@ -267,4 +273,15 @@ pub struct AlarmView {
     pub first_seen: UnixMillis,
     /// When it was seen last, to the minute.
     pub last_seen: UnixMillis,
+}
+
+/// Whether what an alarm tells of still is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmState {
+    /// It was seen a short while ago.
+    Active,
+    /// It was not seen for a while. It stays listed until a person has cleared it: what happened at night is
+    /// still told in the morning.
+    Over,
 }

@@ -344,7 +344,8 @@ pub struct Serve {
     pub dhcp_port: u16,
     /// See `dhcp_port`.
     pub tftp_port: u16,
-    /// This server's own IPv6 address there; without one DHCPv6 is not answered.
+    /// This server's own IPv6 address there: HTTP and TFTP are served on it, too. Without one DHCPv6 is not
+    /// answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address6: Option<Ipv6Addr>,
 }
@@ -355,12 +356,35 @@ impl Serve {
         SocketAddr::from((self.address, self.http_port))
     }
 
+    /// Where HTTP is served over IPv6.
+    pub fn http6(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from((self.address6?, self.http_port)))
+    }
+
     /// The address of the server as machines write it.
     pub fn url(&self) -> String {
         match self.http_port {
             80 => format!("http://{}", self.address),
             port => format!("http://{}:{port}", self.address),
         }
+    }
+
+    /// The same over IPv6.
+    pub fn url6(&self) -> Option<String> {
+        let address = self.address6?;
+        Some(match self.http_port {
+            80 => format!("http://[{address}]"),
+            port => format!("http://[{address}]:{port}"),
+        })
+    }
+
+    /// A file of the TFTP server as DHCPv6 writes it (RFC 5970, section 3.1; RFC 3617).
+    pub fn tftp_url6(&self, file: &str) -> Option<String> {
+        let address = self.address6?;
+        Some(match self.tftp_port {
+            69 => format!("tftp://[{address}]/{file}"),
+            port => format!("tftp://[{address}]:{port}/{file}"),
+        })
     }
 }
 

@@ -25,11 +25,11 @@ use kiln_model::{MacAddr, MachineName};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
+use crate::alarms;
 use crate::db::DbError;
 use crate::error::ServeError;
 use crate::intents;
 use crate::records::{FailedImageRecord, MachineRecord, key};
-use crate::rogue;
 use crate::rollouts::Order;
 use crate::server::{Server, now};
 
@@ -97,6 +97,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/v1/explain", get(explain_mac))
         .route("/v1/images", get(images))
         .route("/v1/alarms", get(alarms))
+        .route("/v1/alarms/{id}/clear", post(clear_alarm))
         .route("/v1/rollouts", get(rollouts).post(start_rollout))
         .route("/v1/rollouts/current", get(current_rollout))
         .route("/v1/rollouts/current/{action}", post(order_rollout))
@@ -225,14 +226,13 @@ async fn explain_mac(
 
 /// What should not be and that no machine is to blame for: another DHCP server.
 async fn alarms(State(server): State<Arc<Server>>) -> Answer<Vec<AlarmView>> {
-    let rogues = rogue::seen(&server).await?;
-    let view = |rogue: rogue::RogueRecord| AlarmView {
-        alarm: format!("another DHCP server answers: {}", rogue.server),
-        detail: rogue.detail,
-        first_seen: rogue.first_seen,
-        last_seen: rogue.last_seen,
-    };
-    Ok(Json(rogues.into_iter().map(view).collect()))
+    Ok(Json(alarms::list(&server, now()).await?))
+}
+
+async fn clear_alarm(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Answer<AlarmView> {
+    let cleared = alarms::clear(&server, &id, now()).await?;
+    let missing = || ApiError::not_found(format!("there is no alarm `{id}`"), "`kiln alarm list` names them");
+    Ok(Json(cleared.ok_or_else(missing)?))
 }
 
 async fn images(State(server): State<Arc<Server>>) -> Answer<Vec<ImageView>> {

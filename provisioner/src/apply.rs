@@ -24,7 +24,7 @@ impl Server {
         let _one_at_a_time = self.applying.lock().await;
         let refused = |e: crate::ConfigError| ApiError::bad_request(e.without_help(), e.help.clone());
         let fleet = FleetState::parse(Path::new("fleet.toml"), &asked.fleet).map_err(refused)?;
-        fleet.check_server_address(self.serve.address).map_err(refused)?;
+        fleet.check_server_address(&self.serve).map_err(refused)?;
         let changes = changes(self.fleet().fleet(), fleet.fleet());
         if asked.dry_run || (changes.is_empty() && self.fleet().text() == fleet.text()) {
             return Ok(Applied { changes, applied: !asked.dry_run });
@@ -65,7 +65,7 @@ impl Server {
         let path = self.blob(&record.text);
         let text = fs::read_to_string(&path).map_err(ServeError::file("read", &path))?;
         let applied = FleetState::parse(&path, &text)?;
-        applied.check_server_address(self.serve.address)?;
+        applied.check_server_address(&self.serve)?;
         tracing::info!("fleet: as applied last; fleet.toml has not changed since");
         self.set_fleet(applied);
         Ok(())

@@ -8,6 +8,7 @@ mod document;
 mod fleet;
 
 use std::fs;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use kiln_model::fleet::KilnToml;
@@ -63,7 +64,7 @@ impl ServerConfig {
         let kiln = load_kiln_toml(path)?;
         let text = read(&kiln.fleet)?;
         let fleet = FleetState::parse(&kiln.fleet, &text)?;
-        fleet.check_server_address(kiln.serve.address)?;
+        fleet.check_server_address(&kiln.serve)?;
         Ok(Self { kiln, fleet })
     }
 
@@ -107,6 +108,13 @@ fn check_serve(document: &Document<'_>, kiln: &KilnToml) -> Result<(), ConfigErr
             "write one of the IPv4 addresses that `ip address` lists for this interface",
         ));
     }
+    if let Some(address) = serve.address6.filter(|address| !is_usable6(*address)) {
+        return Err(document.refuse(
+            &at("address6"),
+            format!("{address} is none that machines could reach the server at"),
+            "write one of the global or unique local IPv6 addresses that `ip -6 address` lists for this interface",
+        ));
+    }
     let ports =
         [("http_port", serve.http_port), ("dhcp_port", serve.dhcp_port), ("tftp_port", serve.tftp_port)];
     if let Some((key, _)) = ports.into_iter().find(|(_, port)| *port == 0) {
@@ -120,6 +128,14 @@ fn check_serve(document: &Document<'_>, kiln: &KilnToml) -> Result<(), ConfigErr
         ));
     }
     Ok(())
+}
+
+/// A link-local address means nothing in a URL: firmware cannot say on which of its links that is.
+fn is_usable6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && !address.is_unicast_link_local()
+        && address.to_ipv4_mapped().is_none()
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -160,6 +176,8 @@ mod tests {
             ("format = 1\n[serve]\naddress = \"10.0.0.1\"\nhttp_port = 0\n", 4, "serve.http_port"),
             ("format = 1\n[serve]\naddress = \"10.0.0.1\"\ninterface = \"a/b\"\n", 4, "serve.interface"),
             ("format = 1\n[serve]\naddress = \"10.0.0.1\"\ntftp_port = 67\n", 4, "serve.tftp_port"),
+            ("format = 1\n[serve]\naddress = \"10.0.0.1\"\naddress6 = \"fe80::1\"\n", 4, "serve.address6"),
+            ("format = 1\n[serve]\naddress = \"10.0.0.1\"\naddress6 = \"::\"\n", 4, "serve.address6"),
         ] {
             let error = load(text, FLEET).expect_err(text);
             assert_eq!((error.line, error.key.as_str()), (Some(line), key), "{error}");

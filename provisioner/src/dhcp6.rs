@@ -1,7 +1,8 @@
 //! The DHCPv6 driver: sockets, leases and timelines around the core in `kiln-dhcp6`.
 //!
-//! It runs when `serve.address6` in kiln.toml is set, and answers in networks that have a `subnet6`. Routes
-//! and prefixes are the routers' business (router advertisements); Kiln sends none.
+//! It runs when `serve.address6` in kiln.toml is set, and answers in networks that have a `subnet6`. What it
+//! names is served over IPv6 by the same HTTP and TFTP. Routes and prefixes are the routers' business (router
+//! advertisements); Kiln sends none.
 
 mod leases;
 
@@ -23,6 +24,7 @@ use crate::config::FleetState;
 use crate::db::DbError;
 use crate::dhcp::on_interface;
 use crate::error::ServeError;
+use crate::menus::program_of;
 use crate::networks;
 use crate::server::{Server, now};
 use leases::Held;
@@ -40,7 +42,6 @@ pub struct Driver {
     local: Ipv6Addr,
     id: Duid,
     server: Arc<Server>,
-    leases: Arc<Leases>,
 }
 
 impl Driver {
@@ -51,9 +52,9 @@ impl Driver {
         let udp =
             bind(&serve.interface).map_err(|error| on_interface(&serve.interface, "listen on", error))?;
         let record = |error: DbError| ServeError::Record(error.to_string());
-        let leases = Leases::load(&server.db).await.map_err(record)?;
+        server.leases6.load(&server.db).await.map_err(record)?;
         let id = identity(&serve.interface, local);
-        Ok(Some(Self { udp: Arc::new(udp), local, id, server: Arc::clone(server), leases: Arc::new(leases) }))
+        Ok(Some(Self { udp: Arc::new(udp), local, id, server: Arc::clone(server) }))
     }
 
     /// Answers until it is dropped.
@@ -72,24 +73,18 @@ impl Driver {
                 Inbound { bytes: buffer.get(..length).unwrap_or_default(), source, local: self.local };
             let now = now();
             let effects = {
-                let view = View {
-                    server: &self.server,
-                    fleet: self.server.fleet(),
-                    leases: self.leases.held(),
-                    local: self.local,
-                    now,
-                };
-                core.handle(&input, now, &view)
+                let (server, fleet, leases) =
+                    (&*self.server, self.server.fleet(), self.server.leases6.held());
+                core.handle(&input, now, &View { server, fleet, leases, now })
             };
             if effects.is_empty() {
                 continue;
             }
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-            let (server, leases, udp) =
-                (Arc::clone(&self.server), Arc::clone(&self.leases), Arc::clone(&self.udp));
+            let (server, udp) = (Arc::clone(&self.server), Arc::clone(&self.udp));
             tokio::spawn(async move {
                 for effect in effects {
-                    execute(&server, &leases, &udp, effect, now).await;
+                    execute(&server, &udp, effect, now).await;
                 }
                 drop(slot);
             });
@@ -97,7 +92,8 @@ impl Driver {
     }
 }
 
-async fn execute(server: &Server, leases: &Leases, udp: &UdpSocket, effect: Effect, now: UnixMillis) {
+async fn execute(server: &Server, udp: &UdpSocket, effect: Effect, now: UnixMillis) {
+    let leases = &server.leases6;
     match effect {
         Effect::Send(reply) => send(udp, &reply).await,
         Effect::Commit { leases: wanted, reply, seen } => {
@@ -165,7 +161,6 @@ struct View<'a> {
     server: &'a Server,
     fleet: Arc<FleetState>,
     leases: RwLockReadGuard<'a, Held>,
-    local: Ipv6Addr,
     now: UnixMillis,
 }
 
@@ -187,7 +182,7 @@ impl Directory for View<'_> {
     }
 
     fn reserved_for(&self, address: Ipv6Addr) -> Option<MacAddr> {
-        self.fleet.fleet().machines.iter().find(|m| m.address6 == Some(address)).map(|m| m.mac)
+        self.fleet.machine_by_address6(address).map(|machine| machine.mac)
     }
 
     fn lease_of(&self, owner: &Owner) -> Option<Lease> {
@@ -203,46 +198,11 @@ impl Directory for View<'_> {
     }
 
     fn boot(&self, client: &ClientFacts) -> Option<BootAnswer> {
-        // The decision is the same as over DHCPv4; only how it is told differs.
-        let asks = kiln_dhcp::ClientFacts {
+        let asks = kiln_boot::Client {
             mac: client.mac?,
-            firmware: client.firmware,
+            program: program_of(client.firmware),
             architectures: client.architectures.clone(),
-            uuid: None,
-            vendor_class: String::new(),
-            user_class: String::new(),
-            host_name: String::new(),
-            relay: None,
         };
-        let answer = self.server.dhcp_boot_answer(&asks, self.now)?;
-        Some(BootAnswer { url: url6(&answer.file, &self.server.serve.url(), self.local) })
-    }
-}
-
-/// What DHCPv4 names by a file or by a URL of the server, as a URL of its IPv6 address.
-fn url6(file: &str, url4: &str, local: Ipv6Addr) -> String {
-    let Some(path) = file.strip_prefix(url4) else {
-        return if file.contains("://") { file.to_owned() } else { format!("tftp://[{local}]/{file}") };
-    };
-    let port = url4.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    format!("http://[{local}]{port}{path}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_told_over_ipv6_is_fetched_over_ipv6() {
-        let local = "fd77::1".parse().expect("an address");
-        for (file, url4, want) in [
-            ("loader/00/ipxe.efi", "http://10.77.0.1", "tftp://[fd77::1]/loader/00/ipxe.efi"),
-            ("http://10.77.0.1/boot/x.efi", "http://10.77.0.1", "http://[fd77::1]/boot/x.efi"),
-            ("http://10.77.0.1:8080/boot/x", "http://10.77.0.1:8080", "http://[fd77::1]:8080/boot/x"),
-            ("http://elsewhere/x", "http://10.77.0.1", "http://elsewhere/x"),
-        ] {
-            assert_eq!(url6(file, url4, local), want);
-        }
+        self.server.dhcp6_boot_answer(&asks, self.now)
     }
 }

@@ -34,13 +34,15 @@ pub enum ServeError {
     },
     /// An address that this host does not have.
     #[error(
-        "{service}: {address} is not an address of this host: correct serve.address in kiln.toml, or add it to the interface"
+        "{service}: {address} is not an address of this host: correct {key} in kiln.toml, or add it to the interface"
     )]
     NotOurAddress {
         /// Which of our services wanted it.
         service: &'static str,
         /// What is missing.
         address: SocketAddr,
+        /// The key of `kiln.toml` that names it.
+        key: &'static str,
     },
     /// The kernel forbids it to this user.
     #[error(
@@ -109,7 +111,10 @@ impl ServeError {
     ) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::AddrInUse => Self::PortInUse { service, address, key },
-            io::ErrorKind::AddrNotAvailable => Self::NotOurAddress { service, address },
+            io::ErrorKind::AddrNotAvailable => {
+                let key = if address.is_ipv6() { "serve.address6" } else { "serve.address" };
+                Self::NotOurAddress { service, address, key }
+            }
             io::ErrorKind::PermissionDenied => {
                 Self::NotPermitted { service, what: format!("listen on {address}") }
             }

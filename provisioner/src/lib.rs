@@ -16,12 +16,13 @@
 //! | `config` | `kiln.toml` and `fleet.toml`, with file, line and key in every refusal |
 //! | `db`, `records` | the store as typed records; transactions decided by pure functions |
 //! | `repository` | the verified images, and the way from a request to a file |
-//! | `dhcp`, `dhcp6`, `tftp`, `http` | the machines' side |
+//! | `dhcp`, `dhcp6`, `tftp`, `http`, `listen` | the machines' side |
 //! | `proxy`, `probe`, `networks`, `rogue` | beside `dhcp`: port 4011, addresses in use, which network, other servers |
 //! | `boots`, `menus`, `installs`, `intents`, `reports`, `discovery`, `timeline`, `limits` | what machines ask for and tell |
 //! | `host` | what the machine that serves must allow |
-//! | `api`, `views`, `explain`, `rollouts`, `apply` | the operator's side |
+//! | `api`, `views`, `explain`, `alarms`, `rollouts`, `apply` | the operator's side |
 
+mod alarms;
 mod api;
 mod apply;
 mod boots;
@@ -37,6 +38,7 @@ mod http;
 mod installs;
 mod intents;
 mod limits;
+mod listen;
 mod menus;
 mod networks;
 mod probe;

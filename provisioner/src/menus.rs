@@ -132,16 +132,28 @@ impl Choice {
 }
 
 impl Server {
-    /// What a client is told to boot. Waits for nothing and changes nothing.
-    pub fn boot_answer(&self, client: &Client, now: UnixMillis) -> BootAnswer {
-        self.choice(client, now).with(|menu| kiln_boot::answer(client, menu))
+    /// What a client is told to boot, where URLs begin with `url`. Waits for nothing and changes nothing.
+    fn boot_answer(&self, client: &Client, url: String, now: UnixMillis) -> BootAnswer {
+        self.choice(client, url, now).with(|menu| kiln_boot::answer(client, menu))
     }
 
     /// The same for a DHCP client, as the DHCP core takes it.
     pub fn dhcp_boot_answer(&self, client: &ClientFacts, now: UnixMillis) -> Option<kiln_dhcp::BootAnswer> {
-        let answer = self.boot_answer(&client_of(client), now);
+        let answer = self.boot_answer(&client_of(client), self.serve.url(), now);
         let file = answer.file()?.to_owned();
         Some(kiln_dhcp::BootAnswer { next_server: self.serve.address, file, extra: Vec::new() })
+    }
+
+    /// The same for a DHCPv6 client: the decision is one, and only how it is told differs.
+    pub fn dhcp6_boot_answer(&self, client: &Client, now: UnixMillis) -> Option<kiln_dhcp6::BootAnswer> {
+        match self.boot_answer(client, self.serve.url6()?, now) {
+            BootAnswer::Loader { file, .. } => {
+                let images = self.catalog.images();
+                let size = images.boot_file(&file).map(|(_, part)| part.size);
+                Some(kiln_dhcp6::BootAnswer { url: self.serve.tftp_url6(&file)?, size })
+            }
+            answer => Some(kiln_dhcp6::BootAnswer { url: answer.file()?.to_owned(), size: None }),
+        }
     }
 
     /// Puts into a machine's timeline that its firmware is answered without anything to boot, and why.
@@ -149,20 +161,22 @@ impl Server {
         if !matches!(step, Step::Offer | Step::Ack) {
             return;
         }
-        if let BootAnswer::Nothing { because, asked: true } = self.boot_answer(&client_of(facts), now) {
+        if let BootAnswer::Nothing { because, asked: true } =
+            self.boot_answer(&client_of(facts), self.serve.url(), now)
+        {
             self.timelines.note(name, now, None, Step::NothingToBoot, because);
         }
     }
 
     /// What a client would get, and why: the same decisions, in words.
     pub fn explain_boot(&self, client: &Client, now: UnixMillis) -> Explanation {
-        let choice = self.choice(client, now);
+        let choice = self.choice(client, self.serve.url(), now);
         let (policy, freshness) = (&choice.fleet.fleet().boot, choice.images.freshness(now));
         let known = choice.ledger.as_ref().map(|ledger| Known { ledger, policy, freshness });
         choice.with(|menu| kiln_boot::explain(client, menu, known))
     }
 
-    fn choice(&self, client: &Client, now: UnixMillis) -> Choice {
+    fn choice(&self, client: &Client, url: String, now: UnixMillis) -> Choice {
         let (fleet, images) = (self.fleet(), self.catalog.images());
         let machine = fleet.machine_by_mac(client.mac).cloned();
         let ledger = machine.as_ref().map(|machine| self.standings.ledger(&machine.name));
@@ -177,7 +191,7 @@ impl Server {
         let bootables = image.map(|image| images.bootables(&image)).unwrap_or_default();
         let ztp = machine.as_ref().map(|machine| ztp_offers(&fleet, machine)).unwrap_or_default();
         let install_closed = machine.as_ref().and_then(|m| self.install_closed(m));
-        Choice { url: self.serve.url(), fleet, images, machine, ledger, install_closed, bootables, ztp }
+        Choice { url, fleet, images, machine, ledger, install_closed, bootables, ztp }
     }
 
     /// Why a machine must not be installed; none while its install is open.
@@ -201,7 +215,12 @@ fn ztp_offers(fleet: &FleetState, machine: &MachineSpec) -> Vec<ZtpOffer> {
 
 /// Who asks, out of what its packet says.
 pub fn client_of(facts: &ClientFacts) -> Client {
-    let program = match facts.firmware {
+    Client { mac: facts.mac, program: program_of(facts.firmware), architectures: facts.architectures.clone() }
+}
+
+/// The program that runs on a box, by what its packets look like.
+pub fn program_of(firmware: Firmware) -> Program {
+    match firmware {
         Firmware::Pxe => Program::Pxe,
         Firmware::HttpBoot => Program::HttpBoot,
         Firmware::Ipxe => Program::Ipxe,
@@ -210,8 +229,7 @@ pub fn client_of(facts: &ClientFacts) -> Client {
         Firmware::Sonic => Program::Ztp(ZtpSystem::Sonic),
         Firmware::Cumulus => Program::Ztp(ZtpSystem::Cumulus),
         Firmware::Other => Program::Other,
-    };
-    Client { mac: facts.mac, program, architectures: facts.architectures.clone() }
+    }
 }
 
 /// The first-boot script for a machine: that of its role, or the one for every role.

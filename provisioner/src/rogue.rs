@@ -61,6 +61,11 @@ impl Rogues {
         told.insert(server, now);
         true
     }
+
+    /// The next time that `server` is seen it is told of, however soon that is.
+    fn forget(&self, server: Ipv4Addr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
+    }
 }
 
 /// A client took another server's offer. Returns at once; the alarm is written beside.
@@ -104,6 +109,22 @@ async fn record(db: &Db, rogue: Ipv4Addr, detail: &str, now: UnixMillis) -> Resu
 pub async fn seen(server: &Server) -> Result<Vec<RogueRecord>, DbError> {
     let records: Vec<(String, RogueRecord)> = server.db.list(ALARMS).await?;
     Ok(records.into_iter().map(|(_, record)| record).collect())
+}
+
+/// Forgets that a server was seen, and answers what was known of it. The next time it is seen is the first.
+pub async fn forget(server: &Server, rogue: Ipv4Addr) -> Result<Option<RogueRecord>, DbError> {
+    let keys = [format!("{ALARMS}{rogue}")];
+    let [key] = &keys;
+    let record = server
+        .db
+        .transact(&keys, |draft| {
+            let record: Option<RogueRecord> = draft.get(key)?;
+            draft.delete(key.as_str());
+            Ok::<_, DbError>(record)
+        })
+        .await?;
+    server.rogues.forget(rogue);
+    Ok(record)
 }
 
 /// Listens where clients listen, and asks as they do.
@@ -179,6 +200,8 @@ mod tests {
         assert!(rogues.tell(server(1), UnixMillis(1000)));
         assert!(!rogues.tell(server(1), UnixMillis(60_999)));
         assert!(rogues.tell(server(1), UnixMillis(61_000)));
+        rogues.forget(server(1));
+        assert!(rogues.tell(server(1), UnixMillis(61_001)), "it was cleared");
         let told = (0..=255).filter(|n| rogues.tell(server(*n), UnixMillis(62_000))).count();
         assert_eq!(told, SERVERS - 1, "one was told of just before");
     }

@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::ServerConfig;
 use crate::error::ServeError;
-use crate::http::accept::{Limits, run as serve_http};
+use crate::http::accept::{Limits, Machines, run as serve_http};
+use crate::listen::when_settled;
 use crate::menus::Standings;
 use crate::server::{Server, now};
 use crate::timeline::Writer;
@@ -43,8 +44,9 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
     let bound = Bound::new(&server, &socket).await?;
     let serve = &server.serve;
     let (dhcp, tftp) = (serve.dhcp_port, serve.tftp_port);
+    let over6 = serve.address6.map(|address| format!(", both on [{address}], too")).unwrap_or_default();
     tracing::info!(
-        "kiln serve: ready: dhcp {} port {dhcp}, tftp {}:{tftp}, http {}, api {}",
+        "kiln serve: ready: dhcp {} port {dhcp}, tftp {}:{tftp}, http {}{over6}, api {}",
         serve.interface,
         serve.address,
         serve.http(),
@@ -95,7 +97,7 @@ struct Bound {
     rogue: Option<rogue::Watch>,
     dhcp6: Option<dhcp6::Driver>,
     tftp: tftp::Driver,
-    http: TcpListener,
+    http: Machines,
     api: UnixListener,
 }
 
@@ -105,12 +107,15 @@ impl Bound {
         let boot_server = proxy::BootServer::bind(server)?;
         let rogue = rogue::Watch::bind(server);
         let dhcp6 = dhcp6::Driver::bind(server).await?;
-        let tftp = tftp::bind(server)?;
-        let address = server.serve.http();
-        let http = listen(address).map_err(ServeError::bind("http", "serve.http_port", address))?;
+        let tftp = tftp::bind(server).await?;
+        let mut http = Vec::new();
+        for address in [Some(server.serve.http()), server.serve.http6()].into_iter().flatten() {
+            let listener = when_settled(address, || listen(address)).await;
+            http.push(listener.map_err(ServeError::bind("http", "serve.http_port", address))?);
+        }
         // Last, so that a server that cannot start never takes the place of one that runs.
         let api = api::bind(socket)?;
-        Ok(Self { dhcp, boot_server, rogue, dhcp6, tftp, http, api })
+        Ok(Self { dhcp, boot_server, rogue, dhcp6, tftp, http: http.into(), api })
     }
 
     /// Runs every part until `shutdown`. A part that ends by itself ends the server.
@@ -149,6 +154,9 @@ impl Bound {
 /// Listens for machines.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     // A server that is started again must not wait until the last connections of the one before are forgotten.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;

@@ -13,6 +13,7 @@ use kiln_store::Store;
 use crate::config::{FleetState, ServerConfig};
 use crate::db::Db;
 use crate::dhcp::leases::Leases;
+use crate::dhcp6::Leases as Leases6;
 use crate::error::ServeError;
 use crate::intents::Signer;
 use crate::limits::Limits;
@@ -38,6 +39,8 @@ pub struct Server {
     pub limits: Limits,
     /// Who has which address.
     pub leases: Leases,
+    /// The same over IPv6.
+    pub leases6: Leases6,
     /// What was seen of each machine.
     pub timelines: Timelines,
     /// Signs intents.
@@ -64,6 +67,7 @@ impl Server {
             standings: Standings::default(),
             limits: Limits::default(),
             leases: Leases::default(),
+            leases6: Leases6::default(),
             timelines,
             signer: Signer::new(key),
             rogues: Rogues::default(),

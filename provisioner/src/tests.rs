@@ -9,6 +9,7 @@ mod endurance;
 mod firmware;
 mod fleet;
 mod hostile;
+mod ipv6;
 mod onie;
 mod operator;
 mod wire;

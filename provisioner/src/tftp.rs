@@ -1,18 +1,18 @@
 //! The TFTP driver: boot loaders out of verified images, ONIE's installer, and nothing else.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_boot::onie::{self, Stem};
-use kiln_model::MacAddr;
 use kiln_model::timeline::Step;
 use tftp_server::{Content, Event, Outcome, ReadRequest, Server as TftpServer, ServerConfig, Source};
 use tokio::sync::mpsc::Receiver;
 
 use crate::discovery;
 use crate::error::ServeError;
+use crate::listen::when_settled;
 use crate::server::{Server, now};
 
 /// The bound driver, and what happens to its transfers.
@@ -23,12 +23,17 @@ pub struct Driver {
     pub events: Receiver<Event>,
 }
 
-/// Binds the port. Must be called inside a tokio runtime.
-pub fn bind(server: &Arc<Server>) -> Result<Driver, ServeError> {
-    let address = SocketAddrV4::new(server.serve.address, server.serve.tftp_port);
+/// Binds the port on every address. Must be called inside a tokio runtime.
+pub async fn bind(server: &Arc<Server>) -> Result<Driver, ServeError> {
+    let at = |address: IpAddr| SocketAddr::new(address, server.serve.tftp_port);
+    let refused = |address| ServeError::bind("tftp", "serve.tftp_port", address);
     let source: Arc<dyn Source> = Arc::new(LoaderFiles(Arc::clone(server)));
-    let (tftp, events) = TftpServer::bind(address, ServerConfig::default(), source)
-        .map_err(ServeError::bind("tftp", "serve.tftp_port", SocketAddr::V4(address)))?;
+    let address = at(server.serve.address.into());
+    let (mut tftp, events) =
+        TftpServer::bind(address, ServerConfig::default(), source).map_err(refused(address))?;
+    if let Some(address) = server.serve.address6.map(|address| at(address.into())) {
+        when_settled(address, || tftp.also(address)).await.map_err(refused(address))?;
+    }
     Ok(Driver { tftp, events })
 }
 
@@ -60,7 +65,7 @@ impl LoaderFiles {
     /// The file that a name stands for, and its length where that is signed.
     fn find(&self, request: &ReadRequest) -> Option<(PathBuf, Option<u64>)> {
         if Stem::of_path(&request.name) == Some(Stem::Installer) {
-            let machine = self.0.machine_on(*request.client.ip())?;
+            let machine = self.0.machine_on(request.client.ip())?;
             let found = self.0.installer_for(&machine, onie::arch_in(&request.name), now());
             return found.ok().map(|(path, ..)| (path, None));
         }
@@ -91,7 +96,7 @@ pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
                 ),
             },
         };
-        match owner(&server, client.ip().to_owned()) {
+        match server.mac_at(client.ip()) {
             Some(mac) => discovery::note(&server, mac, now(), step, detail),
             None => tracing::info!(%client, %step, "tftp: {detail}"),
         }
@@ -102,25 +107,20 @@ pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
 }
 
 /// Who has a whole installer now.
-fn installer_sent(event: &Event) -> Option<Ipv4Addr> {
+fn installer_sent(event: &Event) -> Option<IpAddr> {
     match event {
         Event::Ended { client, name, outcome: Outcome::Done, .. } => {
-            (Stem::of_path(name) == Some(Stem::Installer)).then_some(*client.ip())
+            (Stem::of_path(name) == Some(Stem::Installer)).then_some(client.ip())
         }
         _ => None,
     }
 }
 
 /// Counts it like one that was fetched by HTTP, where ONIE says more of itself.
-async fn note_installer(server: &Server, client: Ipv4Addr) {
+async fn note_installer(server: &Server, client: IpAddr) {
     let Some(machine) = server.machine_on(client) else { return };
     server.timelines.note(&machine.name, now(), None, Step::Installer, "by TFTP".to_owned());
     server.installer_served(&machine, now()).await;
-}
-
-fn owner(server: &Server, address: Ipv4Addr) -> Option<MacAddr> {
-    let leased = server.leases.held().at(address).map(|lease| lease.owner);
-    leased.or_else(|| server.fleet().machine_by_address(address).map(|m| m.mac))
 }
 
 /// A loader's name without its digest.

@@ -1,5 +1,6 @@
 //! How things look: pure functions from the model's words to text.
 
+pub mod alarm;
 pub mod evidence;
 pub mod hardware;
 pub mod image;

@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, thread};
 
 use clap::{Subcommand, ValueEnum};
 use kiln_lab::{Lab, PowerAction, Server, Topology, Up, console};
+use kiln_model::network::Ipv6Cidr;
 
 use crate::args::Output;
 use crate::failure::Failure;
@@ -143,13 +145,25 @@ fn up(lab: &Lab, fleet: &FleetDir, topology: Option<&Path>) -> Result<(), Failur
 fn check_listens_in_lab(fleet: &FleetDir, topology: &Topology) -> Result<(), Failure> {
     let (serve, boot) = (&fleet.kiln.serve, &topology.boot);
     if serve.interface == boot.bridge && serve.address == boot.address.address {
-        return Ok(());
+        return check_listens_on_ipv6(serve.address6, boot.address6);
     }
     Err(Failure::new(format!(
         "this fleet's server listens on {} {}, and the lab's machines boot from {} {}",
         serve.interface, serve.address, boot.bridge, boot.address.address
     ))
     .help("make a fleet for the lab with `kiln init DIR --lab`, or change [serve] in kiln.toml"))
+}
+
+/// The lab need not have IPv6, but a server that wants to listen on an address of it must be given one.
+fn check_listens_on_ipv6(serve: Option<Ipv6Addr>, boot: Option<Ipv6Cidr>) -> Result<(), Failure> {
+    let boot = boot.map(|cidr| cidr.address);
+    let (Some(serve), false) = (serve, serve == boot) else { return Ok(()) };
+    let lab = boot.map_or_else(|| "no IPv6 address".to_owned(), |address| address.to_string());
+    Err(Failure::new(format!("this fleet's server listens on {serve}, and the lab has {lab} for it")).help(
+        format!(
+            "write address6 = \"{serve}/64\" below [boot] in the topology, or change [serve] in kiln.toml"
+        ),
+    ))
 }
 
 fn show_console(path: &Path, lines: usize, follow: bool) -> Result<(), Failure> {

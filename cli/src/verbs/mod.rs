@@ -1,6 +1,7 @@
 //! One verb, or one family of verbs, per file.
 
 pub mod accept;
+pub mod alarm;
 pub mod apply;
 pub mod archive;
 pub mod bake;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Serve(args) => serve::run(args, fleet),
         Verb::Explain(args) => explain::run(&args, &fleet()?),
         Verb::Machine(verb) => machine::run(verb, &fleet()?),
+        Verb::Alarm(verb) => alarm::run(verb, &fleet()?),
         Verb::Apply(args) => apply::run(&args, &fleet()?),
         Verb::Rollout(verb) => rollout::run(verb, &fleet()?),
         Verb::Lab(verb) => lab::run(verb, fleet),

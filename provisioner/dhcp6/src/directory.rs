@@ -3,6 +3,7 @@
 
 use std::net::Ipv6Addr;
 
+use kiln_dhcp::Firmware;
 use kiln_model::network::Ipv6Cidr;
 use kiln_model::{MacAddr, MachineName, UnixMillis};
 
@@ -83,4 +84,20 @@ pub struct Lease {
 pub struct BootAnswer {
     /// Where it is (option 59; RFC 5970, section 3.1).
     pub url: String,
+    /// Bytes of the file, where they are known.
+    pub size: Option<u64>,
+}
+
+impl BootAnswer {
+    /// What firmware is told with the file (option 60; RFC 5970, section 3.2). Firmware that boots by PXE takes
+    /// the file's size from it, in blocks of 512 bytes and at most five digits (UEFI 2.10, section 24.3.1), and
+    /// need not ask the TFTP server first. A file that is larger is asked for.
+    pub fn parameters(&self, firmware: Firmware) -> Vec<String> {
+        let blocks =
+            self.size.map(|bytes| bytes.div_ceil(512)).filter(|blocks| *blocks <= u64::from(u16::MAX));
+        match firmware {
+            Firmware::Pxe => blocks.map(|blocks| blocks.to_string()).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
 }

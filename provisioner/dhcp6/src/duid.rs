@@ -60,11 +60,19 @@ impl fmt::Display for Duid {
     }
 }
 
-/// The Ethernet address that a link-local address was made of (modified EUI-64; RFC 4291, appendix A). OVMF
-/// names itself by its UUID, and this is all that says which card it speaks through.
+/// The Ethernet address that a link-local address was made of. OVMF names itself by its UUID, and this is all
+/// that says which card it speaks through.
 pub fn mac_of_link_local(address: Ipv6Addr) -> Option<MacAddr> {
     match address.octets() {
-        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, 0xff, 0xfe, d, e, f] => Some(MacAddr([a ^ 2, b, c, d, e, f])),
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, ..] => mac_in(address),
+        _ => None,
+    }
+}
+
+/// The Ethernet address that the last 64 bits of an address were made of (modified EUI-64; RFC 4291, appendix A).
+pub fn mac_in(address: Ipv6Addr) -> Option<MacAddr> {
+    match address.octets() {
+        [_, _, _, _, _, _, _, _, a, b, c, 0xff, 0xfe, d, e, f] => Some(MacAddr([a ^ 2, b, c, d, e, f])),
         _ => None,
     }
 }
@@ -86,6 +94,7 @@ mod tests {
         assert_eq!(Duid::new(&infiniband).expect("one").mac(), None);
         assert_eq!(mac_of_link_local("fe80::5054:ff:fe77:b".parse().expect("valid")), Some(MAC));
         assert_eq!(mac_of_link_local("fd77::5054:ff:fe77:b".parse().expect("valid")), None);
+        assert_eq!(mac_in("fd77::5054:ff:fe77:b".parse().expect("valid")), Some(MAC));
         assert_eq!(mac_of_link_local("fe80::1".parse().expect("valid")), None);
     }
 

@@ -26,5 +26,5 @@ pub mod server;
 
 pub use directory::{BootAnswer, Directory, Lease, Owner, Reservation, Subnet};
 pub use duid::Duid;
-pub use packet::{ClientFacts, MessageKind, PacketError, Reply, Request};
+pub use packet::{CardInterface, ClientFacts, MessageKind, PacketError, Reply, Request};
 pub use server::{Effect, Inbound, LeaseCommit, Outbound, Seen, Server, ServerConfig};

@@ -80,6 +80,23 @@ pub fn texts(mut bytes: &[u8]) -> Vec<&[u8]> {
     found
 }
 
+/// Texts as option 60 has them, and options 15 and 16: each with its length of two bytes before it.
+pub fn texts_data<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut data = Vec::new();
+    for text in texts {
+        if let Ok(length) = u16::try_from(text.len()) {
+            data.extend_from_slice(&length.to_be_bytes());
+            data.extend_from_slice(text);
+        }
+    }
+    data
+}
+
+/// Numbers of two bytes (options 6 and 61).
+pub fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+}
+
 /// Writes one option. One that is longer than its length can say is left out: nothing of ours is.
 pub fn push(bytes: &mut Vec<u8>, code: u16, data: &[u8]) {
     if let Ok(length) = u16::try_from(data.len()) {

@@ -1,5 +1,6 @@
 //! Bytes to [`Request`], [`Reply`] to bytes. Reading never panics, whatever the input.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use kiln_dhcp::{Dialect, Firmware};
@@ -103,8 +104,35 @@ pub struct ClientFacts {
     pub firmware: Firmware,
     /// Processor and firmware types it can boot (option 61).
     pub architectures: Vec<u16>,
+    /// How its firmware drives its network card (option 62; RFC 5970, section 3.4).
+    pub card: Option<CardInterface>,
     /// The relay nearest to it.
     pub relay: Option<Ipv6Addr>,
+}
+
+/// How firmware drives a network card: type, major and minor number. Type 1 is UNDI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CardInterface {
+    kind: u8,
+    major: u8,
+    minor: u8,
+}
+
+impl CardInterface {
+    fn parse(data: &[u8]) -> Option<Self> {
+        let &[kind, major, minor] = data else { return None };
+        Some(Self { kind, major, minor })
+    }
+}
+
+impl fmt::Display for CardInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, major, minor } = self;
+        match kind {
+            1 => write!(f, "UNDI {major}.{minor}"),
+            _ => write!(f, "card interface {kind}, {major}.{minor}"),
+        }
+    }
 }
 
 /// A well-formed message of a client.
@@ -120,6 +148,8 @@ pub struct Request {
     pub server_id: Option<Vec<u8>>,
     /// The associations that it asks for.
     pub associations: Vec<Association>,
+    /// The options that it asks for (option 6).
+    pub wanted: Vec<u16>,
     /// Whether it takes a REPLY at once.
     pub rapid_commit: bool,
     /// Whether it asks for temporary addresses or prefixes as well, which are not given.
@@ -160,6 +190,7 @@ impl Request {
             client_id,
             server_id: find(options, code::SERVER_ID).map(<[u8]>::to_vec),
             associations: associations.filter_map(|(_, data)| association(data)).take(ASSOCIATIONS).collect(),
+            wanted: find(options, code::OPTION_REQUEST).map(options::numbers).into_iter().flatten().collect(),
             rapid_commit: find(options, code::RAPID_COMMIT).is_some(),
             asks_for_more: find(options, code::IA_TA).or(find(options, code::IA_PD)).is_some(),
             relays,
@@ -216,10 +247,8 @@ fn facts(options: &[u8], duid: Option<&Duid>, nearest: Option<&Relay>, peer: Ipv
     ClientFacts {
         mac: mac.filter(|mac| mac.0 != [0; 6] && mac.0[0] & 1 == 0),
         firmware: dialect.firmware,
-        architectures: architectures
-            .chunks_exact(2)
-            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
-            .collect(),
+        architectures: options::numbers(architectures).collect(),
+        card: find(options, code::NETWORK_INTERFACE).and_then(CardInterface::parse),
         relay: nearest.map(|relay| relay.link),
     }
 }

@@ -66,6 +66,11 @@ fn each_client_is_told_from_the_others_and_gets_from_solicit_to_reply() {
         assert_eq!(read(&advertise.bytes).msg_type(), MessageType::Advertise);
         assert_eq!(read(&reply.bytes).msg_type(), MessageType::Reply);
         assert_eq!(given(&read(&reply.bytes)), [(ip("fd77::11"), 3600)]);
+        // Both firmwares ask for option 60; only what boots by PXE reads a size there.
+        let size = find(&reply.bytes[4..], code::BOOT_PARAMETERS);
+        assert_eq!(size, (firmware == Firmware::Pxe).then_some(&b"\0\x042040"[..]));
+        let asked = lab.seen.first().map(|seen| seen.detail.clone()).unwrap_or_default();
+        assert_eq!(asked.contains(", UNDI 3.0"), boots.is_some(), "{asked}");
         let url = find(&reply.bytes[4..], code::BOOT_URL);
         assert_eq!(url.map(|url| std::str::from_utf8(url).expect("text")), boots);
         assert_eq!(lab.memory.leases.len(), 1);

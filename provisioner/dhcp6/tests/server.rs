@@ -5,8 +5,9 @@ mod support;
 use std::net::SocketAddrV6;
 
 use dhcproto::v6::MessageType;
+use kiln_dhcp::Firmware;
 use kiln_dhcp6::options::{code, find};
-use kiln_dhcp6::{Duid, PacketError, Request};
+use kiln_dhcp6::{BootAnswer, Duid, PacketError, Request};
 use kiln_model::timeline::Step;
 use proptest::prelude::*;
 
@@ -71,6 +72,33 @@ fn http_boot_firmware_is_told_that_we_are_an_http_client_too() {
     let ipxe = Ask::new(SOLICIT, &duid(1)).wants(1, &[]).option(15, b"\0\x04iPXE").vendor("PXEClient");
     let reply = lab.tell(&ipxe).expect("an ADVERTISE");
     assert_eq!(find(&reply.bytes[4..], 59), Some(&b"http://[fd77::1]/boot/ipxe"[..]));
+}
+
+#[test]
+fn a_parameter_is_for_who_asks_for_it_and_no_file_is_called_smaller_than_it_is() {
+    let mut lab = Lab::new();
+    let solicit = |oro: &[u8]| {
+        let ask = Ask::new(SOLICIT, &duid(1)).wants(1, &[]).option(61, &[0, 7]).vendor("PXEClient");
+        ask.option(6, oro).option(62, &[1, 3, 16])
+    };
+    let reply = lab.tell(&solicit(&[0, 59, 0, 60])).expect("an ADVERTISE");
+    assert_eq!(find(&reply.bytes[4..], 60), Some(&b"\0\x042040"[..]));
+    let reply = lab.tell(&solicit(&[0, 59])).expect("an ADVERTISE");
+    assert_eq!(find(&reply.bytes[4..], 60), None);
+    assert!(lab.seen[0].detail.contains("PXE firmware, architecture 7, UNDI 3.16"), "{:?}", lab.seen[0]);
+    // A length that is none of this option's is as if it were not there.
+    for wrong in [&b""[..], &[1], &[1, 3], &[1, 3, 16, 0]] {
+        let ask = Ask::new(SOLICIT, &duid(1)).wants(1, &[]).option(62, wrong);
+        assert_eq!(Request::parse(&ask.bytes, ip("fe80::1")).expect("a message").client.card, None);
+    }
+    for (size, told) in [(0, Some("0")), (1, Some("1")), (512, Some("1")), (513, Some("2"))]
+        .into_iter()
+        .chain([(65_535 * 512, Some("65535")), (65_535 * 512 + 1, None)])
+    {
+        let answer = BootAnswer { url: String::new(), size: Some(size) };
+        assert_eq!(answer.parameters(Firmware::Pxe), Vec::from_iter(told), "{size}");
+        assert_eq!(answer.parameters(Firmware::Ipxe), Vec::<String>::new());
+    }
 }
 
 #[test]

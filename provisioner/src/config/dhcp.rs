@@ -102,13 +102,11 @@ fn addresses6(document: &Document<'_>, fleet: &Fleet) -> Result<(), ConfigError>
     for (index, machine) in fleet.machines.iter().enumerate() {
         let Some(address) = machine.address6 else { continue };
         let pool = |pool: [Ipv6Addr; 2]| (pool[0]..=pool[1]).contains(&address);
-        let earlier = fleet.machines.iter().take(index).find(|m| m.address6 == Some(address));
-        let (problem, help) = if let Some(earlier) = earlier {
-            (
-                format!("{address} is also the address6 of machine `{}`", earlier.name),
-                "correct one of the two",
-            )
-        } else if !fleet.networks.iter().any(|n| n.subnet6.is_some_and(|subnet| subnet.contains(address))) {
+        let (problem, help) = if !fleet
+            .networks
+            .iter()
+            .any(|n| n.subnet6.is_some_and(|subnet| subnet.contains(address)))
+        {
             (format!("{address} is in no network's `subnet6`"), "correct it, or add `subnet6` to its network")
         } else if fleet.networks.iter().any(|n| n.pool6.is_some_and(pool)) {
             let problem = format!("{address} is in a pool, so another machine could get it");

@@ -1,10 +1,10 @@
 //! `fleet.toml` after every check that one file allows.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use kiln_model::fleet::{Fleet, MachineSpec, NetworkMode, NetworkSpec, ZtpScript, ZtpSystem};
+use kiln_model::fleet::{Fleet, MachineSpec, NetworkMode, NetworkSpec, Serve, ZtpScript, ZtpSystem};
 use kiln_model::{MacAddr, MachineName};
 
 use super::ConfigError;
@@ -20,6 +20,7 @@ pub struct FleetState {
     by_name: BTreeMap<MachineName, usize>,
     by_mac: BTreeMap<MacAddr, usize>,
     by_address: BTreeMap<Ipv4Addr, usize>,
+    by_address6: BTreeMap<Ipv6Addr, usize>,
 }
 
 impl FleetState {
@@ -39,10 +40,12 @@ impl FleetState {
         let by_name = check.unique("name", |m| Some(m.name.clone()))?;
         let by_mac = check.unique("mac", |m| Some(m.mac))?;
         let by_address = check.unique("address", |m| m.address)?;
+        let by_address6 = check.unique("address6", |m| m.address6)?;
         for index in 0..fleet.machines.len() {
             check.machine(index)?;
         }
-        Ok(Self { file: file.to_owned(), text: text.to_owned(), fleet, by_name, by_mac, by_address })
+        let (file, text) = (file.to_owned(), text.to_owned());
+        Ok(Self { file, text, fleet, by_name, by_mac, by_address, by_address6 })
     }
 
     /// The text it was read from.
@@ -70,19 +73,27 @@ impl FleetState {
         self.by_address.get(&address).and_then(|i| self.fleet.machines.get(*i))
     }
 
+    /// The machine that an IPv6 address is reserved for.
+    pub fn machine_by_address6(&self, address: Ipv6Addr) -> Option<&MachineSpec> {
+        self.by_address6.get(&address).and_then(|i| self.fleet.machines.get(*i))
+    }
+
     /// The network that `address` is in.
     pub fn network_of(&self, address: Ipv4Addr) -> Option<&NetworkSpec> {
         self.fleet.networks.iter().find(|n| n.subnet.contains(address))
     }
 
-    /// Refuses a fleet that gives the server's own address away.
-    pub fn check_server_address(&self, address: Ipv4Addr) -> Result<(), ConfigError> {
+    /// Refuses a fleet that gives the server's own addresses away.
+    pub fn check_server_address(&self, serve: &Serve) -> Result<(), ConfigError> {
         let document = Document::new(&self.file, &self.text);
+        let address = serve.address;
         for (index, machine) in self.fleet.machines.iter().enumerate() {
-            if machine.address == Some(address) {
+            let own = (machine.address == Some(address)).then(|| ("address", address.to_string()));
+            let own6 = machine.address6.filter(|own| serve.address6 == Some(*own));
+            if let Some((key, address)) = own.or(own6.map(|own| ("address6", own.to_string()))) {
                 return Err(document.refuse(
-                    &[Segment::Key("machine"), Segment::Index(index), Segment::Key("address")],
-                    format!("{address} is the server's own address (serve.address in kiln.toml)"),
+                    &[Segment::Key("machine"), Segment::Index(index), Segment::Key(key)],
+                    format!("{address} is the server's own address (serve.{key} in kiln.toml)"),
                     format!("give machine `{}` another address", machine.name),
                 ));
             }
@@ -371,9 +382,17 @@ mod tests {
     fn the_servers_own_address_cannot_be_given_away() {
         let text = format!("{NETWORK}{}", machine("r1", "52:54:00:00:00:01", "10.77.0.11"));
         let fleet = parse(&text).expect("good");
-        assert!(fleet.check_server_address(Ipv4Addr::new(10, 77, 0, 1)).is_ok());
+        let serve = |address, address6| Serve { address, address6, ..Serve::default() };
+        assert!(fleet.check_server_address(&serve(Ipv4Addr::new(10, 77, 0, 1), None)).is_ok());
         for taken in [Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 120)] {
-            assert!(fleet.check_server_address(taken).is_err(), "{taken}");
+            assert!(fleet.check_server_address(&serve(taken, None)).is_err(), "{taken}");
         }
+        let subnet6 = "subnet = \"10.77.0.0/24\"\nsubnet6 = \"fd77::/64\"";
+        let text = text.replace("subnet = \"10.77.0.0/24\"", subnet6) + "address6 = \"fd77::11\"\n";
+        let fleet = parse(&text).expect("good");
+        let with = |address6: &str| serve(Ipv4Addr::new(10, 77, 0, 1), address6.parse().ok());
+        assert!(fleet.check_server_address(&with("fd77::1")).is_ok());
+        let refused = fleet.check_server_address(&with("fd77::11")).expect_err("its own address");
+        assert_eq!(refused.key, "machine[0].address6");
     }
 }

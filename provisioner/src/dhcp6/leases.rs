@@ -106,11 +106,12 @@ fn by_owner(owner: &Owner) -> String {
 
 impl Leases {
     /// Reads every lease from the store.
-    pub async fn load(db: &Db) -> Result<Self, DbError> {
+    pub async fn load(&self, db: &Db) -> Result<(), DbError> {
         let mut held = Held::default();
         let records: Vec<(String, Lease6Record)> = db.list(LEASES).await?;
         records.into_iter().for_each(|(_, record)| held.set(record));
-        Ok(Self(RwLock::new(held)))
+        *self.held_mut() = held;
+        Ok(())
     }
 
     /// The leases now. Hold it no longer than one answer takes.
@@ -219,7 +220,7 @@ mod tests {
     async fn an_address_has_one_owner_an_owner_one_address_and_both_outlive_a_restart() {
         let store = MemoryStore::new(Arc::new(ManualClock::default())).expect("a store");
         let db = Db::new(Arc::new(store));
-        let leases = Leases::load(&db).await.expect("read");
+        let leases = Leases::default();
         let now = UnixMillis(1000);
         leases.commit(&db, &lease(1, 1, None, 5000), now).await.expect("free");
         assert!(matches!(leases.commit(&db, &lease(1, 2, None, 5000), now).await, Err(LeaseError::Taken(_))));
@@ -235,7 +236,8 @@ mod tests {
 
         leases.end(&db, &lease(1, 3, None, 0), None).await.expect("not its own: nothing happens");
         leases.end(&db, &lease(1, 2, None, 0), Some(UnixMillis(8000))).await.expect("declined");
-        let again = Leases::load(&db).await.expect("read");
+        let again = Leases::default();
+        again.load(&db).await.expect("read");
         assert_eq!(again.held().quarantined_until(lease(1, 2, None, 0).address), Some(UnixMillis(8000)));
         assert_eq!(again.held().of(&lease(2, 1, None, 0).owner), Some(lease(2, 1, None, 6000)));
         let owners: Vec<(String, Lease6Record)> = db.list("lease6/owner/").await.expect("read");

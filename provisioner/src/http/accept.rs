@@ -5,9 +5,12 @@
 //! many there are is capped in all and for each client, so that one client cannot keep out the others.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -37,7 +40,8 @@ pub struct Limits {
     pub exchange: Duration,
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Connections at once from one address; further ones are closed at once.
+    /// Connections at once from one address; further ones are closed at once. All addresses of one IPv6 network
+    /// (/64) together get half of `connections`: whoever is in one can make up addresses without end.
     pub per_client: usize,
     /// How long connections have to finish after shutdown began.
     pub drain: Duration,
@@ -83,11 +87,31 @@ pub trait Connection: Send + 'static {
     ) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-impl Accept for TcpListener {
+/// Every address that machines are served on: the limits are for all of them together.
+#[derive(Debug)]
+pub struct Machines {
+    listeners: Vec<TcpListener>,
+    /// Which is asked first, each in turn: a flood on one must not silence the other.
+    turn: AtomicUsize,
+}
+
+impl From<Vec<TcpListener>> for Machines {
+    fn from(listeners: Vec<TcpListener>) -> Self {
+        Self { listeners, turn: AtomicUsize::new(0) }
+    }
+}
+
+impl Accept for Machines {
     type Io = TcpStream;
 
     async fn accept(&self) -> io::Result<(Self::Io, Peer)> {
-        let (stream, from) = TcpListener::accept(self).await?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (later, first) = self.listeners.split_at(turn.checked_rem(self.listeners.len()).unwrap_or(0));
+        let accepted = poll_fn(|cx| {
+            let mut each = first.iter().chain(later).map(|listener| listener.poll_accept(cx));
+            each.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        });
+        let (stream, from) = accepted.await?;
         stream.set_nodelay(true)?;
         Ok((stream, Peer(Some(from.ip()))))
     }
@@ -181,7 +205,7 @@ pub async fn run<L: Accept>(listener: L, router: Router, limits: Limits, shutdow
         };
         match accepted {
             Ok((io, peer)) => {
-                let Some(client) = clients.admit(peer, limits.per_client) else {
+                let Some(client) = clients.admit(peer, &limits) else {
                     tracing::warn!(?peer, "http: too many connections from one client; closed the newest");
                     continue;
                 };
@@ -209,21 +233,47 @@ pub async fn run<L: Accept>(listener: L, router: Router, limits: Limits, shutdow
     }
 }
 
+/// Who connections are counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    Address(IpAddr),
+    /// The first 64 bits of an IPv6 address: its network (RFC 4291, section 2.5.4).
+    Network(u64),
+}
+
+impl Counted {
+    /// Everybody whom a connection of `peer` counts for.
+    fn of(peer: Peer) -> impl Iterator<Item = Self> {
+        let network = match peer.0 {
+            Some(IpAddr::V6(address)) => u64::try_from(u128::from(address) >> 64).ok(),
+            _ => None,
+        };
+        peer.0.map(Self::Address).into_iter().chain(network.map(Self::Network))
+    }
+
+    /// How many he may have at once.
+    fn most(self, limits: &Limits) -> usize {
+        match self {
+            Self::Address(_) => limits.per_client,
+            Self::Network(_) => limits.connections.div_ceil(2),
+        }
+    }
+}
+
 /// How many connections each client has.
 #[derive(Debug, Clone, Default)]
-struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Clients(Arc<Mutex<HashMap<Counted, usize>>>);
 
 impl Clients {
-    /// Counts one more connection of `peer`, unless it has `most` already.
-    fn admit(&self, peer: Peer, most: usize) -> Option<ClientSlot> {
-        let Some(address) = peer.0 else { return Some(ClientSlot { clients: self.clone(), address: None }) };
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(address).or_default();
-        if *count >= most {
+    /// Counts one more connection of `peer`, unless he has as many as he may.
+    fn admit(&self, peer: Peer, limits: &Limits) -> Option<ClientSlot> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |who: Counted| counts.get(&who).copied().unwrap_or(0) >= who.most(limits);
+        if Counted::of(peer).any(full) {
             return None;
         }
-        *count += 1;
-        Some(ClientSlot { clients: self.clone(), address: Some(address) })
+        Counted::of(peer).for_each(|who| *counts.entry(who).or_default() += 1);
+        Some(ClientSlot { clients: self.clone(), peer })
     }
 }
 
@@ -231,17 +281,18 @@ impl Clients {
 #[derive(Debug)]
 struct ClientSlot {
     clients: Clients,
-    address: Option<IpAddr>,
+    peer: Peer,
 }
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
-        let Some(address) = self.address else { return };
-        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = clients.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&address);
+        let mut counts = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for who in Counted::of(self.peer) {
+            if let Some(count) = counts.get_mut(&who) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&who);
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use super::accept::{Limits, run};
+use super::accept::{Limits, Machines, run};
 use super::files::{self, OnEnd, Sent};
 
 const QUICK: Limits = Limits {
@@ -29,6 +29,8 @@ const QUICK: Limits = Limits {
 
 struct Running {
     address: SocketAddr,
+    /// The same server over IPv6.
+    address6: SocketAddr,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
     file: PathBuf,
@@ -61,9 +63,11 @@ async fn start(limits: Limits) -> Running {
     let router = Router::new().route("/part", get(handler)).route("/report", post(report));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
+    let listener6 = TcpListener::bind("[::1]:0").await.expect("bound");
+    let address6 = listener6.local_addr().expect("bound");
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(run(listener, router, limits, stopped));
-    Running { address, stop, task, file, ends, served, _folder: folder }
+    let task = tokio::spawn(run(Machines::from(vec![listener, listener6]), router, limits, stopped));
+    Running { address, address6, stop, task, file, ends, served, _folder: folder }
 }
 
 async fn ask(address: SocketAddr, request: &str) -> (String, Vec<u8>) {
@@ -244,13 +248,15 @@ async fn whole_files_and_parts_are_told_apart() {
 #[tokio::test]
 async fn a_half_sent_head_is_closed() {
     let server = start(QUICK).await;
-    let mut stream = TcpStream::connect(server.address).await.expect("connected");
-    stream.write_all(b"GET /part HTTP/1.1\r\nhost").await.expect("sent");
-    let began = Instant::now();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest).await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+    for address in [server.address, server.address6] {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(b"GET /part HTTP/1.1\r\nhost").await.expect("sent");
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -281,20 +287,36 @@ async fn a_client_that_reads_nothing_is_cut_and_a_slow_one_is_not() {
     assert!(rest.len() < 8 << 20, "the whole file was kept for a client that read nothing");
 }
 
+/// Holds so many connections; the next one from the same place is closed, and another place is served.
+async fn holds(server: &Running, most: usize, held_at: SocketAddr, served_at: SocketAddr) {
+    let mut held = Vec::new();
+    for _ in 0..most {
+        held.push(TcpStream::connect(held_at).await.expect("connected"));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let one_byte = request("GET", "range: bytes=0-0\r\n");
+    assert_eq!(ask(held_at, &one_byte).await.0, "", "one more than {most} connections is closed");
+    let (head, _) = ask(served_at, &one_byte).await;
+    assert!(head.starts_with("http/1.1 206"), "{head}");
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let (head, _) = ask(held_at, &one_byte).await;
+    assert!(head.starts_with("http/1.1 206"), "{head}");
+    assert!(!server.task.is_finished());
+}
+
 #[tokio::test]
 async fn one_client_cannot_take_every_connection() {
     let server = start(QUICK).await;
-    let mut held = Vec::new();
-    for _ in 0..QUICK.per_client {
-        held.push(TcpStream::connect(server.address).await.expect("connected"));
-    }
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let (head, _) = ask(server.address, &request("GET", "range: bytes=0-0\r\n")).await;
-    assert_eq!(head, "", "the fifth connection is closed");
-    drop(held);
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    let (head, _) = ask(server.address, &request("GET", "range: bytes=0-0\r\n")).await;
-    assert!(head.starts_with("http/1.1 206"), "{head}");
+    holds(&server, QUICK.per_client, server.address, server.address6).await;
+    holds(&server, QUICK.per_client, server.address6, server.address).await;
+}
+
+#[tokio::test]
+async fn one_network_of_ipv6_cannot_take_every_connection() {
+    let server = start(Limits { connections: 6, per_client: 6, ..QUICK }).await;
+    // Every address of this host is in one network here; it gets half.
+    holds(&server, 3, server.address6, server.address).await;
 }
 
 #[tokio::test]

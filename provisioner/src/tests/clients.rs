@@ -7,7 +7,7 @@ pub(super) mod netns;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use kiln_model::api::{AlarmView, Timeline};
+use kiln_model::api::{AlarmState, AlarmView, Timeline};
 use kiln_model::timeline::Step;
 use tokio::net::UnixStream;
 
@@ -18,12 +18,12 @@ use netns::End;
 pub(super) struct Wire {
     pub(super) fleet: Fleet,
     pub(super) net: netns::Wire,
-    programs: Vec<Child>,
+    pub(super) programs: Vec<Child>,
 }
 
 impl Wire {
     /// `network` is what `[[network]]` says besides its subnet.
-    async fn new(network: &str) -> Self {
+    pub(super) async fn new(network: &str) -> Self {
         let mut wire = Self::stopped("", network);
         wire.fleet.publish("1");
         wire.start().await;
@@ -95,7 +95,7 @@ impl Drop for Wire {
     }
 }
 
-const POOLS: &str = "pool = [\"10.77.0.100\", \"10.77.0.103\"]\nsubnet6 = \"fd77::/64\"\npool6 = [\"fd77::100\", \"fd77::1ff\"]";
+pub(super) const POOLS: &str = "pool = [\"10.77.0.100\", \"10.77.0.103\"]\nsubnet6 = \"fd77::/64\"\npool6 = [\"fd77::100\", \"fd77::1ff\"]";
 
 #[tokio::test]
 #[ignore = "needs root and namespaces: run by make test"]
@@ -151,6 +151,12 @@ async fn a_rogue_server_is_an_alarm() {
         if let [alarm] = wire.alarms().await.as_slice() {
             assert!(alarm.alarm.contains("another DHCP server answers: 10.77.0.5"), "{alarm:?}");
             assert!(alarm.detail.contains("DHCPOFFER"), "{alarm:?}");
+            assert_eq!((alarm.id.as_str(), alarm.state), ("rogue-dhcp-10.77.0.5", AlarmState::Active));
+            let clear =
+                async |id: &str| wire.fleet.api("POST", &format!("/v1/alarms/{id}/clear"), "{}").await.status;
+            assert_eq!(clear("rogue-dhcp-10.77.0.6").await, 404);
+            assert_eq!(clear("rogue-dhcp-10.77.0.5").await, 200);
+            assert_eq!(wire.alarms().await, []);
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,6 +1,6 @@
 //! What happens to transfers, for timelines and metrics.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{OwnedPermit, Sender};
@@ -12,7 +12,7 @@ pub enum Event {
     /// A transfer began.
     Started {
         /// Who asked.
-        client: SocketAddrV4,
+        client: SocketAddr,
         /// For what.
         name: String,
         /// How many bytes it has.
@@ -21,7 +21,7 @@ pub enum Event {
     /// A transfer ended.
     Ended {
         /// Who asked.
-        client: SocketAddrV4,
+        client: SocketAddr,
         /// For what.
         name: String,
         /// How many bytes the client acknowledged.

@@ -1,12 +1,15 @@
 //! The driver's listening half: requests, limits, and which transfer belongs to which client.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::sync::mpsc;
 
@@ -25,6 +28,8 @@ use crate::worker::{Order, Worker};
 const EVENTS: usize = 1024;
 /// Bytes of requests that wait in the kernel: a fleet that is switched on at once asks at once.
 const REQUESTS_WAITING: usize = 4 << 20;
+/// Bytes by which the header of IPv6 is longer than that of IPv4.
+const LONGER_HEADER: u16 = 20;
 /// More threads than this gain nothing: each can fill a link of 10 Gbit/s by itself.
 const MOST_THREADS: usize = 4;
 
@@ -63,9 +68,9 @@ impl Default for ServerConfig {
 
 /// A bound server.
 pub struct Server {
-    socket: tokio::net::UdpSocket,
-    /// The address it is bound to; unspecified when it answers on all of them.
-    bound: Ipv4Addr,
+    listeners: Vec<Listener>,
+    /// The listener that is asked first, each in turn: a flood on one must not silence the other.
+    turn: usize,
     config: ServerConfig,
     source: Arc<dyn Source>,
     events: Events,
@@ -86,16 +91,11 @@ impl Server {
     ///
     /// What the system says when the address is missing, the port in use, or no thread is left.
     pub fn bind(
-        address: SocketAddrV4,
+        address: impl Into<SocketAddr>,
         config: ServerConfig,
         source: Arc<dyn Source>,
     ) -> io::Result<(Self, mpsc::Receiver<Event>)> {
-        let socket = std::net::UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        sys::want_destination(socket.as_fd())?;
-        // Only root may go past what everybody may have; with less it works too.
-        let _ = set_socket_recv_buffer_size_force(&socket, REQUESTS_WAITING);
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        let listener = Listener::bind(address.into())?;
         let (events, seen) = mpsc::channel(2 * config.sessions + EVENTS);
         // Each transfer is in it once, at its end: it holds no more than there are transfers.
         let (ended_in, ended) = mpsc::unbounded_channel();
@@ -104,8 +104,8 @@ impl Server {
         let workers = (0..threads).map(|n| Worker::start(n, ended_in.clone())).collect::<io::Result<_>>()?;
         let memory = Memory::new(config.memory, config.sessions);
         let server = Self {
-            socket,
-            bound: *address.ip(),
+            listeners: vec![listener],
+            turn: 0,
             config,
             source,
             events: Events { sender: events, kept: config.sessions },
@@ -119,13 +119,23 @@ impl Server {
         Ok((server, seen))
     }
 
-    /// Where it listens.
+    /// Listens on one more address, such as the host's IPv6 one. All limits are for all addresses together.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::bind`].
+    pub fn also(&mut self, address: SocketAddr) -> io::Result<()> {
+        self.listeners.push(Listener::bind(address)?);
+        Ok(())
+    }
+
+    /// Where it listens first of all.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
-        self.socket.local_addr()
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listeners.first().map_or(Err(io::ErrorKind::NotConnected.into()), |l| l.socket.local_addr())
     }
 
     /// Serves until `shutdown` is ready; transfers under way end with it.
@@ -133,10 +143,15 @@ impl Server {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut buffer = [0; packet::LONGEST_REQUEST + 1];
         loop {
+            let (listeners, turn) = (&self.listeners, &mut self.turn);
+            let received = poll_fn(|cx| {
+                *turn = turn.wrapping_add(1);
+                receive(listeners, *turn, &mut buffer, cx)
+            });
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(id) = self.ended.recv() => self.sessions.forget(id),
-                received = receive(&self.socket, &mut buffer) => match received {
+                received = received => match received {
                     Ok((length, client, local)) => self.on_request(&buffer[..length], client, local),
                     // Such as an ICMP error of an earlier reply: of no consequence for the next packet.
                     Err(error) => tracing::debug!(%error, "tftp: receive"),
@@ -147,8 +162,7 @@ impl Server {
         self.workers.clear();
     }
 
-    fn on_request(&mut self, bytes: &[u8], client: SocketAddrV4, local: Ipv4Addr) {
-        let local = if self.bound.is_unspecified() { local } else { self.bound };
+    fn on_request(&mut self, bytes: &[u8], client: SocketAddr, local: IpAddr) {
         let request = match Rrq::parse(bytes) {
             Ok(request) => request,
             Err(RequestError::Ignored) => return,
@@ -164,7 +178,7 @@ impl Server {
         while let Ok(id) = self.ended.try_recv() {
             self.sessions.forget(id);
         }
-        if let Some(unheard) = self.sessions.make_room(self.config.sessions) {
+        if let Some(unheard) = self.sessions.make_room(client, self.config.sessions) {
             self.worker_of(unheard).order(Order::End(unheard, Outcome::Refused));
         }
         let asked = ReadRequest { name: request.name.clone(), client, local };
@@ -191,7 +205,8 @@ impl Server {
         }
         let content = self.source.open(asked).ok_or(Refusal::NOT_FOUND)?;
         let length = content.length();
-        let agreed = negotiate(&request, length, config.mtu, self.memory.for_one_more());
+        let mtu = if asked.client.is_ipv6() { config.mtu.saturating_sub(LONGER_HEADER) } else { config.mtu };
+        let agreed = negotiate(&request, length, mtu, self.memory.for_one_more());
         let window = usize::from(agreed.window) * (usize::from(agreed.block) + 4);
         let held = self.memory.take(window).ok_or(Refusal::busy("out of memory, try again"))?;
         let content = self.shelf.open(content).map_err(|error| {
@@ -234,9 +249,56 @@ impl Refusal {
     }
 }
 
-async fn receive(
-    socket: &tokio::net::UdpSocket,
+/// One address that is listened on.
+struct Listener {
+    socket: tokio::net::UdpSocket,
+    /// Unspecified when it answers on all addresses of its family.
+    bound: IpAddr,
+}
+
+impl Listener {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), None)?;
+        if address.is_ipv6() {
+            // Else `::` would take the port of IPv4 as well.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        sys::want_destination(socket.as_fd(), address)?;
+        // Only root may go past what everybody may have; with less it works too.
+        let _ = set_socket_recv_buffer_size_force(&socket, REQUESTS_WAITING);
+        Ok(Self { socket: tokio::net::UdpSocket::from_std(socket.into())?, bound: address.ip() })
+    }
+
+    /// The next datagram: its length, who sent it, and the address of ours that it was sent to.
+    fn poll_receive(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<Received>> {
+        loop {
+            ready!(self.socket.poll_recv_ready(cx))?;
+            let received =
+                self.socket.try_io(Interest::READABLE, || sys::receive(self.socket.as_fd(), buffer));
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok((length, client, local)) => {
+                    let local = local.filter(|_| self.bound.is_unspecified()).unwrap_or(self.bound);
+                    return Poll::Ready(Ok((length, client, local)));
+                }
+            }
+        }
+    }
+}
+
+/// Length, client, and our own address that was asked.
+type Received = (usize, SocketAddr, IpAddr);
+
+fn receive(
+    listeners: &[Listener],
+    turn: usize,
     buffer: &mut [u8],
-) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
-    socket.async_io(Interest::READABLE, || sys::receive(socket.as_fd(), buffer)).await
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Received>> {
+    let from = turn.checked_rem(listeners.len()).unwrap_or(0);
+    let (later, first) = listeners.split_at(from);
+    let mut received = first.iter().chain(later).map(|listener| listener.poll_receive(buffer, cx));
+    received.find(Poll::is_ready).unwrap_or(Poll::Pending)
 }

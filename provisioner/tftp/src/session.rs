@@ -7,7 +7,7 @@ mod link;
 mod table;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -168,10 +168,20 @@ fn outcome(end: End) -> Outcome {
 }
 
 /// Answers with an ERROR from the address that was asked. Best effort: the client asks again.
-pub fn refuse(local: Ipv4Addr, client: SocketAddrV4, code: ErrorCode, text: &str) {
-    let sent = std::net::UdpSocket::bind(SocketAddrV4::new(local, 0))
+pub fn refuse(local: IpAddr, client: SocketAddr, code: ErrorCode, text: &str) {
+    let sent = std::net::UdpSocket::bind(own(local, client))
         .and_then(|socket| socket.send_to(&crate::packet::error(code, text), client));
     if let Err(error) = sent {
         tracing::debug!(%client, %error, "tftp: refusal not sent");
+    }
+}
+
+/// Any port of `local`, as seen from `client`: a link-local address means something only on the client's link.
+fn own(local: IpAddr, client: SocketAddr) -> SocketAddr {
+    match (local, client) {
+        (IpAddr::V6(local), SocketAddr::V6(client)) => {
+            SocketAddrV6::new(local, 0, 0, client.scope_id()).into()
+        }
+        _ => SocketAddr::new(local, 0),
     }
 }

@@ -1,7 +1,7 @@
 //! Where the bytes come from.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -19,9 +19,9 @@ pub struct ReadRequest {
     /// The name as asked for: printable ASCII, without the leading `/` that some clients send.
     pub name: String,
     /// Who asks.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// Our own address that was asked.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
 }
 
 /// What a name stands for.

@@ -1,7 +1,7 @@
 //! Real clients over loopback: curl, atftp, tftp-hpa and busybox, and sockets that behave badly.
 #![allow(clippy::panic, reason = "helpers of tests are not seen as tests")]
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,11 @@ struct Lab {
 }
 
 impl Lab {
-    fn start(bind: Ipv4Addr, config: ServerConfig) -> Self {
+    fn start(bind: impl Into<IpAddr>, config: ServerConfig) -> Self {
+        Self::start_on(bind.into(), None, config)
+    }
+
+    fn start_on(bind: IpAddr, also: Option<IpAddr>, config: ServerConfig) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let bytes: Vec<u8> =
             (0..BIG as u64).map(|n| u8::try_from((n * n / 7 + n) % 253).expect("reduced")).collect();
@@ -61,8 +65,10 @@ impl Lab {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
             runtime.block_on(async {
-                let address = SocketAddrV4::new(bind, 0);
-                let (server, events) = Server::bind(address, config, Arc::new(shelf)).expect("bound");
+                let address = SocketAddr::new(bind, 0);
+                let (mut server, events) = Server::bind(address, config, Arc::new(shelf)).expect("bound");
+                let port = server.local_addr().expect("bound").port();
+                also.into_iter().for_each(|also| server.also(SocketAddr::new(also, port)).expect("bound"));
                 bound_in.send((server.local_addr().expect("bound"), events)).expect("awaited");
                 server.run(async move { drop::<Result<(), _>>(stopped.await) }).await;
             });
@@ -96,9 +102,13 @@ impl Lab {
 
     /// A socket of a client that asks what `bytes` says.
     fn ask(&self, bytes: &[u8]) -> UdpSocket {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        self.ask_at(Ipv4Addr::LOCALHOST.into(), bytes)
+    }
+
+    fn ask_at(&self, address: IpAddr, bytes: &[u8]) -> UdpSocket {
+        let socket = UdpSocket::bind((address, 0)).expect("bound");
         socket.set_read_timeout(Some(Duration::from_secs(4))).expect("set");
-        socket.send_to(bytes, (Ipv4Addr::LOCALHOST, self.at.port())).expect("sent");
+        socket.send_to(bytes, (address, self.at.port())).expect("sent");
         socket
     }
 }
@@ -339,6 +349,56 @@ fn replies_leave_from_the_address_that_was_asked() {
         assert_eq!((answer[1], from.ip()), (kind, Ipv4Addr::new(127, 9, 8, 7).into()));
     }
     assert_eq!(lab.asked.lock().expect("whole")[0].local, Ipv4Addr::new(127, 9, 8, 7));
+}
+
+#[test]
+fn clients_of_both_families_are_served_by_one_server() {
+    for bind in [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED] {
+        let lab = Lab::start_on(bind.into(), Some(Ipv4Addr::LOCALHOST.into()), ServerConfig::default());
+        let port = lab.at.port();
+        for host in ["[::1]", "127.0.0.1"] {
+            let url = format!("tftp://{host}:{port}/big-on-disk");
+            // The largest block that fits beside a header of IPv6, which is 20 bytes longer.
+            lab.fetch("curl", &["-sS", "-g", "--tftp-blksize", "1468", "-o", "got", &url], BIG);
+        }
+        let option = ["--option", "blksize 65464", "--option", "windowsize 16"];
+        let port = port.to_string();
+        lab.fetch("atftp", &[&option[..], &["-g", "-r", "big", "-l", "got", "::1", &port]].concat(), BIG);
+        let (answer, from) =
+            heard(&lab.ask_at(Ipv6Addr::LOCALHOST.into(), b"\0\x01big\0octet\0blksize\x0065464\0"));
+        assert_eq!(
+            (answer.as_slice(), from.ip()),
+            (&b"\0\x06blksize\x001448\0"[..], Ipv6Addr::LOCALHOST.into())
+        );
+        let asked = lab.asked.lock().expect("whole");
+        assert_eq!(
+            (asked[0].local, asked[1].local),
+            (Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into())
+        );
+    }
+}
+
+#[test]
+fn one_network_of_ipv6_cannot_take_every_transfer() {
+    let config = ServerConfig { sessions: 8, sessions_per_client: 8, ..ServerConfig::default() };
+    let lab = Lab::start_on(Ipv6Addr::LOCALHOST.into(), Some(Ipv4Addr::LOCALHOST.into()), config);
+    let ask = || lab.ask_at(Ipv6Addr::LOCALHOST.into(), b"\0\x01big\0octet\0");
+    let began = |client: &UdpSocket| {
+        let (answer, session) = heard(client);
+        (answer[..4] == *b"\0\x03\0\x01").then_some(session)
+    };
+    // Those that never say a word make room for each other.
+    let silent: Vec<_> = (0..6).map(|_| ask()).collect();
+    assert!(silent.iter().all(|client| began(client).is_some()));
+    let clients: Vec<_> = (0..4).map(|_| ask()).collect();
+    for client in &clients {
+        let session = began(client).expect("half of the transfers are for this network");
+        client.send_to(b"\0\x04\0\x01", session).expect("sent");
+        heard(client);
+    }
+    assert_eq!(heard(&ask()).0, b"\0\x05\0\0too many transfers, try again\0");
+    let others: Vec<_> = (0..4).map(|_| lab.ask(b"\0\x01big\0octet\0")).collect();
+    assert!(others.iter().all(|client| began(client).is_some()), "the other half is for everybody else");
 }
 
 #[test]

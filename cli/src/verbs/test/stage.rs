@@ -103,6 +103,7 @@ fn cast(
     for (machine, number) in chosen.iter_mut().zip(0_u8..) {
         machine.mac = MacAddr([0x52, 0x54, 0x00, 0x54, 0x00, number + 1]);
         machine.address = Some(Ipv4Addr::new(192, 0, 2, 10 + number));
+        machine.address6 = None;
         machine.image = manifest.name.clone();
         machine.profile = manifest.profile.clone();
     }
@@ -144,7 +145,7 @@ fn wire(machines: &[MachineSpec], arch: Arch, firmware: Firmware) -> Result<Topo
         });
     }
     let address = Ipv4Cidr { address: SERVER, prefix: 24 };
-    let boot = Boot { bridge: BRIDGE.to_owned(), address };
+    let boot = Boot { bridge: BRIDGE.to_owned(), address, address6: None };
     let topology = Topology { format: Format, name: "test".to_owned(), boot, machines: played };
     // Read again, so that it is checked like any other.
     Ok(Topology::parse("test", &toml::to_string(&topology)?)?)

@@ -104,7 +104,8 @@ impl Wire {
         self.folder.join(name).to_str().expect("text").to_owned()
     }
 
-    fn name(&self, end: End) -> &str {
+    /// The namespace of an end.
+    pub fn name(&self, end: End) -> &str {
         let [server, client] = &self.names;
         match end {
             End::Server => server,

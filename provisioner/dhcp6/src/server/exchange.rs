@@ -12,7 +12,7 @@ use kiln_model::timeline::Step;
 use super::{Effect, Inbound, Outbound, Seen, ServerConfig, destination, same_machine};
 use crate::directory::{Directory, Lease, Owner, Reservation, Subnet};
 use crate::duid::Duid;
-use crate::options::code;
+use crate::options::{self, code};
 use crate::packet::{MessageKind, Reply, Request};
 use crate::pool;
 
@@ -124,15 +124,17 @@ impl<'a> Exchange<'a> {
             reply.option(code::ZTP_SCRIPT, answer.url.as_bytes());
         } else {
             reply.option(code::BOOT_URL, answer.url.as_bytes());
+            let parameters = answer.parameters(client.firmware);
+            // Nobody else knows what to make of them (RFC 5970, section 3.2).
+            if !parameters.is_empty() && self.request.wanted.contains(&code::BOOT_PARAMETERS) {
+                let parameters = parameters.iter().map(String::as_bytes);
+                reply.option(code::BOOT_PARAMETERS, &options::texts_data(parameters));
+            }
         }
         if client.firmware == Firmware::HttpBoot {
             // UEFI believes only an `HTTPClient` (UEFI 2.10, section 24.7.3.1).
-            let class = b"HTTPClient";
-            let length = u16::try_from(class.len()).unwrap_or_default();
-            reply.option(
-                code::VENDOR_CLASS,
-                &[&INTEL.to_be_bytes()[..], &length.to_be_bytes(), class].concat(),
-            );
+            let class = options::texts_data([&b"HTTPClient"[..]]);
+            reply.option(code::VENDOR_CLASS, &[&INTEL.to_be_bytes()[..], &class].concat());
         }
         format!(", boots {}", answer.url)
     }
@@ -147,8 +149,9 @@ impl<'a> Exchange<'a> {
         let client = &self.request.client;
         let relay = client.relay.map(|relay| format!(", through relay {relay}")).unwrap_or_default();
         let architecture = client.architectures.first().map(|code| format!(", architecture {code}"));
+        let card = client.card.map(|card| format!(", {card}")).unwrap_or_default();
         let (name, architecture) = (client.firmware.name(), architecture.unwrap_or_default());
-        Effect::Seen(self.line(step, format!("{name}{architecture}{relay}{note}")))
+        Effect::Seen(self.line(step, format!("{name}{architecture}{card}{relay}{note}")))
     }
 
     /// A line for the timeline.

@@ -87,7 +87,7 @@ impl Directory for Memory {
             Firmware::Ipxe => format!("http://[{SERVER}]/boot/ipxe"),
             _ => return None,
         };
-        Some(BootAnswer { url })
+        Some(BootAnswer { url, size: Some(1_044_480) })
     }
 }
 

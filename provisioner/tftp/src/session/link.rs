@@ -1,7 +1,7 @@
 //! One transfer's socket and content: blocks onto the wire, a window at a time.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,8 +34,8 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn open(local: Ipv4Addr, client: SocketAddrV4, content: Reader, agreed: &Agreed) -> io::Result<Self> {
-        let socket = UdpSocket::bind(SocketAddrV4::new(local, 0))?;
+    pub fn open(local: IpAddr, client: SocketAddr, content: Reader, agreed: &Agreed) -> io::Result<Self> {
+        let socket = UdpSocket::bind(super::own(local, client))?;
         socket.connect(client)?;
         socket.set_nonblocking(true)?;
         let segment = usize::from(agreed.block) + 4;

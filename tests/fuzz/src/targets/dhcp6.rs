@@ -134,6 +134,6 @@ impl Directory for OneNetwork {
 
     fn boot(&self, client: &ClientFacts) -> Option<BootAnswer> {
         let url = format!("http://[{SERVER}]/boot/ipxe.efi");
-        (client.mac == Some(MACHINE)).then_some(BootAnswer { url })
+        (client.mac == Some(MACHINE)).then_some(BootAnswer { url, size: Some(1 << 20) })
     }
 }
