@@ -53,7 +53,7 @@ pub fn run(dir: &Path) -> Result<(), LabError> {
     fs::write(files.pid(), std::process::id().to_string()).map_err(LabError::file("write", files.pid()))?;
 
     network::build(&plan.tools.ip, &plan.topology)?;
-    if let Err(error) = router::start(&plan.topology.boot.bridge) {
+    if let Err(error) = router::start(&plan.topology.boot.bridge, plan.topology.boot.address6) {
         // Boots are only slower without it, as on a host that has no IPv6.
         eprintln!("lab: no IPv6 router on {}: {error}", plan.topology.boot.bridge);
     }

@@ -39,6 +39,10 @@ pub const MONITOR: &str = "qmp.sock";
 /// The serial console's log within a machine's folder.
 const CONSOLE: &str = "console.log";
 
+/// How long firmware waits before it boots, so that it is sure of its link-local address: OVMF does not wait for
+/// that by itself, and gives HTTP boot over IPv6 up at once. Other boot methods, tried before, hide that.
+const LINK_LOCAL_MS: u32 = 5000;
+
 /// The disk within a machine's folder.
 const DISK: &str = "disk.raw";
 
@@ -129,12 +133,14 @@ fn board(accel: Accel, machine: &MachineTopology) -> Vec<(&'static str, String)>
         board.push(("-global", "driver=cfi.pflash01,property=secure,value=on".to_owned()));
         board.push(("-global", "ICH9-LPC.disable_s3=1".to_owned()));
     }
-    if machine.firmware == Firmware::UefiHttp {
-        // Else it tries PXE over IPv4 and IPv6 first, for minutes.
-        for version in [4, 6] {
-            let name = format!("name=opt/org.tianocore/IPv{version}PXESupport,string=no");
-            board.push(("-fw_cfg", name));
-        }
+    // Else it tries PXE over IPv4 and IPv6 first, for minutes; and IPv4 before IPv6.
+    let http = machine.firmware.is_http().then_some(["IPv4PXESupport", "IPv6PXESupport"]);
+    let only_ipv6 = machine.firmware.is_only_ipv6().then_some("IPv4Support");
+    for driver in http.into_iter().flatten().chain(only_ipv6) {
+        board.push(("-fw_cfg", format!("name=opt/org.tianocore/{driver},string=no")));
+    }
+    if machine.firmware.is_only_ipv6() {
+        board.push(("-boot", format!("menu=on,splash-time={LINK_LOCAL_MS}")));
     }
     board
 }
@@ -192,6 +198,16 @@ mod tests {
         let args = with("firmware = \"uefi-http\"");
         assert!(args.contains("opt/org.tianocore/IPv4PXESupport,string=no"), "{args}");
         assert!(args.contains("opt/org.tianocore/IPv6PXESupport,string=no"), "{args}");
+        assert!(!args.contains("IPv4Support"), "{args}");
+    }
+
+    #[test]
+    fn firmware_that_boots_over_ipv6_knows_no_ipv4() {
+        let args = with("firmware = \"uefi-http6\"");
+        assert!(args.contains("IPv6PXESupport") && args.contains("IPv4Support,string=no"), "{args}");
+        let args = with("firmware = \"uefi-pxe6\"");
+        assert!(!args.contains("PXESupport") && args.contains("IPv4Support,string=no"), "{args}");
+        assert!(args.contains("-boot menu=on,splash-time=5000"), "{args}");
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub fn batch(topology: &Topology) -> String {
         boot.address.broadcast(),
         boot.bridge
     ));
+    if let Some(address) = boot.address6 {
+        // Nobody else is there yet: looking for somebody who has this address would only take a second.
+        lines.push(format!("addr add {address} dev {} nodad", boot.bridge));
+    }
     for (number, machine) in topology.machines.iter().enumerate() {
         let wires = std::iter::once(boot.bridge.clone()).chain(machine.links.iter().map(|l| bridge(l)));
         for (nic, wire) in wires.enumerate() {
@@ -82,5 +86,9 @@ mod tests {
             assert!(batch.lines().any(|line| line == wanted), "{wanted} in\n{batch}");
         }
         assert_eq!(batch.matches("type bridge").count(), 2);
+        assert!(!batch.contains("fd77"), "{batch}");
+        let with6 = Topology::EDGE_PAIR.replace("[boot]", "[boot]\naddress6 = \"fd77::1/64\"");
+        let batch = super::batch(&Topology::parse("t", &with6).expect("valid"));
+        assert!(batch.contains("addr add fd77::1/64 dev br0 nodad\n"), "{batch}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use kiln_model::Format;
 use kiln_model::intent::Ipv4Cidr;
+use kiln_model::network::Ipv6Cidr;
 pub use machine::{Disk, Firmware, Linux, MachineTopology};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub struct Boot {
     pub bridge: String,
     /// The server's address there.
     pub address: Ipv4Cidr,
+    /// The server's IPv6 address there. With one, the network's router says that DHCPv6 gives addresses.
+    #[serde(default)]
+    pub address6: Option<Ipv6Cidr>,
 }
 
 /// What is wrong with a topology.
@@ -87,6 +91,9 @@ impl Topology {
                     "`{link}` cannot be the name of a link: 1 to {LINK_NAME_MAX} letters, digits or `-` are wanted"
                 ));
             }
+        }
+        if let Some(address6) = self.boot.address6.filter(|cidr| cidr.prefix > 124) {
+            return Err(format!("address6 = \"{address6}\" has no room for machines: write a prefix of 64"));
         }
         let mut names = BTreeSet::new();
         let mut macs = BTreeSet::new();
@@ -147,6 +154,8 @@ mod tests {
             ("links =", "disk = { size_mib = 64, image = \"x\" }\nlinks =", "either size_mib or image"),
             ("format = 1", "format = 9", "format 9"),
             ("10.77.0.1/24", "10.77.0.1", "10.77.0.1"),
+            ("[boot]", "[boot]\naddress6 = \"fd77::1\"", "fd77::1"),
+            ("[boot]", "[boot]\naddress6 = \"fd77::1/128\"", "no room for machines"),
         ] {
             let text = Topology::EDGE_PAIR.replacen(from, to, 1);
             let error = Topology::parse("t.toml", &text).expect_err(wanted).to_string();

@@ -46,6 +46,16 @@ const SCENARIOS: &[Scenario] = &[
         run: network::http_ipxe,
     },
     Scenario {
+        name: "uefi-http6",
+        title: "UEFI HTTP boot over IPv6, iPXE, to a healthy agent",
+        run: network::http6,
+    },
+    Scenario {
+        name: "uefi-pxe6",
+        title: "UEFI PXE over IPv6, a UKI by TFTP, to a healthy agent",
+        run: network::pxe6,
+    },
+    Scenario {
         name: "uki",
         title: "UEFI HTTP boot of a UKI, no iPXE, to a healthy agent",
         run: network::http_uki,
@@ -186,8 +196,13 @@ fn machine(more: &str) -> String {
 
 /// Starts the lab with one machine that has these lines in the topology.
 fn lab_up(demo: &Demo, machine: &str) -> Result<(), Failed> {
+    lab_up_on(demo, "", machine)
+}
+
+/// The same, on a boot network that has these lines as well.
+fn lab_up_on(demo: &Demo, boot: &str, machine: &str) -> Result<(), Failed> {
     let text = format!(
-        "format = 1\nname = \"one\"\n[boot]\nbridge = \"br0\"\naddress = \"10.77.0.1/24\"\n\
+        "format = 1\nname = \"one\"\n[boot]\nbridge = \"br0\"\naddress = \"10.77.0.1/24\"\n{boot}\n\
          [[machine]]\nname = \"{MACHINE}\"\nmac = \"{MAC}\"\n{machine}\n"
     );
     let file = demo.fleet.write("topology.toml", &text)?.display().to_string();

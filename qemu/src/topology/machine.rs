@@ -55,6 +55,10 @@ pub enum Firmware {
     UefiPxe,
     /// UEFI that boots over HTTP, and then from its disk if it has one.
     UefiHttp,
+    /// The same as `uefi-pxe`, and the firmware knows no IPv4. Only on x86_64, here and below.
+    UefiPxe6,
+    /// The same as `uefi-http`, and the firmware knows no IPv4.
+    UefiHttp6,
     /// SeaBIOS, with iPXE in the network card's ROM.
     Bios,
     /// UEFI that boots from its disk and asks no network.
@@ -85,6 +89,16 @@ pub struct Linux {
 }
 
 impl Firmware {
+    /// Whether it boots over IPv6 alone.
+    pub const fn is_only_ipv6(self) -> bool {
+        matches!(self, Self::UefiPxe6 | Self::UefiHttp6)
+    }
+
+    /// Whether it boots over HTTP.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::UefiHttp | Self::UefiHttp6)
+    }
+
     /// Whether it is a UEFI.
     pub const fn is_uefi(self) -> bool {
         !matches!(self, Self::Bios)
@@ -134,6 +148,11 @@ impl MachineTopology {
         }
         if self.arch == Arch::Arm64 && self.firmware == Firmware::Bios {
             return refuse("arm64 has no BIOS: firmware must be a UEFI");
+        }
+        if self.arch == Arch::Arm64 && self.firmware.is_only_ipv6() {
+            return refuse(
+                "the firmware of arm64 cannot be told to leave IPv4 alone: use uefi-pxe or uefi-http",
+            );
         }
         if self.secure_boot.is_some() && (self.arch != Arch::X86_64 || !self.firmware.is_uefi()) {
             return refuse("secure_boot is for UEFI on x86_64");
