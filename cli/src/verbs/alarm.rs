@@ -19,7 +19,7 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Take note of an alarm, so that it is not listed any more; it comes back when it is seen again
+    /// Take an alarm off the list; it comes back when it is seen again
     #[command(after_help = "Example:\n  kiln alarm clear rogue-dhcp-10.77.0.5")]
     Clear {
         /// Its name in the list
