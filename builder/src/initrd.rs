@@ -1,6 +1,7 @@
 //! The initial RAM disk: the agent as `/init`, the modules it loads, and what it trusts.
 
 use crate::cpio::{self, CpioError};
+use crate::firmware;
 use crate::modules::{self, ModulesError};
 use crate::tree::{Entry, Tree, TreeError, TreePath};
 
@@ -16,6 +17,8 @@ pub struct InitrdInputs<'a> {
     pub kernel_tree: &'a Tree,
     /// Names of the modules to load, as the hardware profile lists them.
     pub modules: &'a [String],
+    /// Files of firmware packages, of which those are taken that the modules name.
+    pub firmware: &'a Tree,
     /// The fleet's `trust/root.json`.
     pub root_json: &'a [u8],
     /// The fleet's `trust/director.json`.
@@ -78,7 +81,24 @@ pub(crate) fn tree(inputs: &InitrdInputs<'_>) -> Result<Tree, InitrdError> {
         }
     }
     tree.insert(known_path("/kiln/modules"), Entry::file(list.into_bytes()))?;
+    put_firmware(&mut tree, inputs)?;
     Ok(tree)
+}
+
+/// A driver that is loaded here asks for its firmware here: the base is not mounted yet.
+fn put_firmware(tree: &mut Tree, inputs: &InitrdInputs<'_>) -> Result<(), InitrdError> {
+    let wants = modules::firmware(inputs.kernel_tree, inputs.modules)?;
+    for path in firmware::pick(inputs.firmware, &wants).paths {
+        if let Some(entry) = inputs.firmware.get(&path) {
+            tree.insert(path, Entry { uid: 0, gid: 0, ..entry.clone() })?;
+        }
+    }
+    // The kernel looks in `/lib/firmware`.
+    let (lib, merged) = (known_path("/lib"), known_path("/usr/lib"));
+    if tree.get(&lib).is_none() && tree.get(&merged).is_some() {
+        tree.insert(lib, Entry::symlink("usr/lib"))?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::expect_used, reason = "the texts are this file's own")]

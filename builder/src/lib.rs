@@ -16,6 +16,7 @@ pub mod deb;
 pub mod diff;
 pub mod elf;
 pub mod evidence;
+pub mod firmware;
 pub mod glob;
 pub mod initrd;
 pub mod kernel;

@@ -75,3 +75,29 @@ pub fn load_order(tree: &Tree, wanted: &[String]) -> Result<Vec<ModulePath>, Mod
     let index = index::Index::new(tree)?;
     order::load_order(&index, wanted)
 }
+
+/// What firmware the devices of a module may want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wants {
+    /// The module's name, with `_` for `-`.
+    pub module: String,
+    /// Files below `/lib/firmware`, in order; `*` stands for any letters of a name.
+    pub files: Vec<String>,
+}
+
+/// What the `wanted` modules, and those that they depend on, say of firmware (`MODULE_FIRMWARE`).
+pub fn firmware(tree: &Tree, wanted: &[String]) -> Result<Vec<Wants>, ModulesError> {
+    let index = index::Index::new(tree)?;
+    let mut all = Vec::new();
+    for path in order::load_order(&index, wanted)? {
+        let module = index::canonical(path.file_name());
+        let Some(read) = index.module(&module) else { continue };
+        let mut files = read?.1.firmware;
+        files.sort();
+        files.dedup();
+        if !files.is_empty() {
+            all.push(Wants { module, files });
+        }
+    }
+    Ok(all)
+}

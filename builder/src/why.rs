@@ -7,6 +7,7 @@ use crate::contents::Contents;
 use crate::deb::USR_MERGED;
 use crate::evidence::{Content, FileEntry, FileList, Origin};
 use crate::lock::Lock;
+use crate::spec::FIRMWARE;
 use crate::tree::{PathError, TreePath};
 
 /// One part that has the file.
@@ -133,8 +134,9 @@ fn wanted_by<'a>(lock: &'a Lock, root: &str, name: &str) -> Option<&'a str> {
 /// The roots of the lock that a part is made of.
 fn roots_of(part: &PartName) -> Vec<String> {
     match part.as_str() {
-        "vmlinuz" | "initrd" => vec!["kernel".to_owned()],
-        "base" => vec!["base".to_owned(), "kernel".to_owned()],
+        "vmlinuz" => vec!["kernel".to_owned()],
+        "initrd" => ["kernel", FIRMWARE].map(str::to_owned).into(),
+        "base" => ["base", "kernel", FIRMWARE].map(str::to_owned).into(),
         name if name.starts_with("loader/") => vec!["loader".to_owned()],
         name => vec![name.to_owned()],
     }

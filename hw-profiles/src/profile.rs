@@ -62,8 +62,10 @@ pub struct Console {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Firmware {
-    /// Debian packages that have it.
+    /// Debian packages that have it. Of them an image gets the files that its modules name, and no others.
     pub packages: Vec<String>,
+    /// Modules whose devices do not work at all without: an image that has no file for one of them is refused.
+    pub needed_by: Vec<String>,
 }
 
 /// How a machine boots.

@@ -10,6 +10,7 @@ use kiln_model::{Arch, Sha256};
 use super::index::{IndexError, Universe, parse};
 use super::release::{Keyring, Release, ReleaseError};
 use super::sources::Source;
+use crate::limited::Limited;
 use crate::store::{ContentStore, StoreError};
 
 /// Bytes that a release may have.
@@ -147,6 +148,17 @@ impl Archive {
         (Self { agent: config.build().new_agent(), sources: debian, store, offline: false }, notes)
     }
 
+    /// The same with more components of each suite; a suite that has no such component is passed over.
+    #[must_use]
+    pub fn with_components<'a>(mut self, components: impl IntoIterator<Item = &'a str>) -> Self {
+        let components: Vec<&str> = components.into_iter().collect();
+        for source in &mut self.sources {
+            let new = components.iter().filter(|c| !source.components.iter().any(|there| there == *c));
+            source.extra = new.map(|c| (*c).to_owned()).collect();
+        }
+        self
+    }
+
     /// Nothing but what `store` has: no network is asked, and nothing of the host is read.
     pub fn offline(store: ContentStore) -> Self {
         let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
@@ -247,9 +259,13 @@ impl Archive {
             release.check_valid(now).map_err(refused)?;
         }
         let mut packages = Vec::new();
-        for component in &source.components {
+        let stated = source.components.iter().map(|component| (component, true));
+        for (component, is_stated) in stated.chain(source.extra.iter().map(|component| (component, false))) {
             let path = format!("{component}/binary-{}/Packages.xz", arch.debian());
             let Some((digest, size)) = release.files.get(&path) else {
+                if !is_stated {
+                    continue;
+                }
                 return Err(ArchiveError::NoIndex {
                     suite: source.suite.clone(),
                     component: component.clone(),
@@ -286,12 +302,8 @@ impl Archive {
                 bytes
             }
         };
-        let mut text = String::new();
-        liblzma::read::XzDecoder::new(packed.as_slice())
-            .take(INDEX_LIMIT)
-            .read_to_string(&mut text)
-            .map_err(|e| ArchiveError::Index { what: format!("{root}/{path}"), why: e.to_string() })?;
-        Ok(text)
+        unpacked(&packed, INDEX_LIMIT)
+            .map_err(|e| ArchiveError::Index { what: format!("{root}/{path}"), why: e.to_string() })
     }
 
     fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, ArchiveError> {
@@ -305,6 +317,13 @@ impl Archive {
             Err(e) => Err(ArchiveError::Http { url: url.to_owned(), why: e.to_string() }),
         }
     }
+}
+
+/// An index is read whole or not at all: what is cut off would be packages that nobody has.
+fn unpacked(packed: &[u8], limit: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    Limited::new(liblzma::read::XzDecoder::new(packed), limit).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn check(what: &str, bytes: &[u8], size: u64, digest: &Sha256) -> Result<(), ArchiveError> {
@@ -365,6 +384,7 @@ mod tests {
             uri,
             suite: "s".into(),
             components: vec!["main".into()],
+            extra: Vec::new(),
             signed_by: None,
             check_valid_until: true,
             file: "f".into(),
@@ -390,6 +410,18 @@ mod tests {
         assert_eq!(archive.package(gone).expect("cached"), b"package");
         let gone = archive.package(Wanted { sha256: &wrong, ..gone }).expect_err("gone");
         assert!(gone.to_string().contains("--update"), "{gone}");
+    }
+
+    #[test]
+    fn an_index_that_unpacks_to_more_than_anybody_needs_is_refused_and_never_cut() {
+        let mut packed = Vec::new();
+        let zeroes = std::io::repeat(b'\n').take(1 << 20);
+        liblzma::read::XzEncoder::new(zeroes, 6).read_to_end(&mut packed).expect("memory");
+        assert!(packed.len() < 1000, "{} bytes", packed.len());
+        assert_eq!(unpacked(&packed, 1 << 20).expect("fits").len(), 1 << 20);
+        let refused = unpacked(&packed, (1 << 20) - 1).expect_err("a byte too many");
+        assert!(refused.to_string().contains("larger than allowed"), "{refused}");
+        assert!(unpacked(&packed[..packed.len() / 2], 1 << 20).is_err(), "cut off");
     }
 
     #[test]

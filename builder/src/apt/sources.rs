@@ -11,6 +11,8 @@ pub struct Source {
     pub suite: String,
     /// Such as `main`.
     pub components: Vec<String>,
+    /// Components that a spec asks for besides.
+    pub extra: Vec<String>,
     /// Keyrings whose keys may sign it; none means Debian's.
     pub signed_by: Option<PathBuf>,
     /// Whether a `Release` past its `Valid-Until` is refused.
@@ -111,6 +113,7 @@ pub fn parse_one_line(text: &str, file: &Path) -> Result<Vec<Source>, SourcesErr
             uri: uri.trim_end_matches('/').to_owned(),
             suite: suite.to_owned(),
             components: words.map(str::to_owned).collect(),
+            extra: Vec::new(),
             signed_by: option("signed-by").map(PathBuf::from),
             check_valid_until: option("check-valid-until") != Some("no"),
             file: file.to_owned(),
@@ -143,6 +146,7 @@ pub fn parse_deb822(text: &str, file: &Path) -> Result<Vec<Source>, SourcesError
                     uri: uri.trim_end_matches('/').to_owned(),
                     suite: suite.to_owned(),
                     components: words("Components").map(str::to_owned).collect(),
+                    extra: Vec::new(),
                     signed_by: signed_by.map(PathBuf::from),
                     check_valid_until: !off("Check-Valid-Until"),
                     file: file.to_owned(),

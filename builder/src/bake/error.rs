@@ -101,6 +101,34 @@ pub enum BakeError {
         /// Why.
         source: std::io::Error,
     },
+    /// A driver that is of no use without its firmware.
+    #[error(
+        "base: the devices of module `{module}` do not start without firmware ({files}), and the packages under \
+         `firmware` of profile {profile} have none of it; name others under `[firmware]` in image.toml, or \
+         `packages = []` to go without"
+    )]
+    Firmware {
+        /// The driver.
+        module: String,
+        /// What it names.
+        files: String,
+        /// The hardware profile.
+        profile: String,
+    },
+    /// A package of firmware that no source has.
+    #[error(
+        "no source has the firmware package `{package}`, which {by} names{hint}. Firmware that is not free is in a \
+         component of its own: `components = [\"non-free-firmware\"]` in image.toml takes it, under its terms; \
+         `[firmware]` with `packages = []` goes without"
+    )]
+    FirmwarePackage {
+        /// Its name.
+        package: String,
+        /// Who names it.
+        by: String,
+        /// What may have been meant.
+        hint: String,
+    },
     /// A program for firmware could not be made.
     #[error(transparent)]
     Uki(#[from] kiln_outputs::uki::UkiError),

@@ -187,6 +187,7 @@ pub(crate) fn build_set(
         recipe: &recipe,
     };
     let mut built = workshop.build(store, progress, &laps)?;
+    built.iter().flat_map(|part| &part.notes).for_each(|note| progress(Progress::Note(note.clone())));
     let firmware = boot::Firmware { version: &version, cmdline: &cmdline(&spec), key: secure_boot.as_ref() };
     built.extend(workshop.boot_parts(&firmware, &built, store, progress, &laps)?);
     boot::take_signatures(&mut built, signed, spec.image.arch);

@@ -16,8 +16,8 @@ use crate::apt::{Archive, ArchiveError};
 use crate::evidence::{Origin, Unpacked};
 use crate::lock::{Lock, LockedImage, LockedPackage, RootLock};
 use crate::oci;
-use crate::resolve::{Request, resolve};
-use crate::spec::Spec;
+use crate::resolve::{Request, ResolveError, resolve};
+use crate::spec::{FIRMWARE, Spec};
 use crate::store::ContentStore;
 use crate::tree::TreePath;
 
@@ -68,11 +68,12 @@ pub fn plan_update(
     let spec = Spec::load(spec)?;
     let store = ContentStore::open(cache)?;
     let (archive, notes) = Archive::new(read_sources(Path::new(APT))?, store.clone());
+    let archive = archive.with_components(spec.image.components.iter().map(|c| c.as_str()));
     notes.into_iter().for_each(|note| tell(Progress::Note(note)));
     tell(Progress::Step("resolve packages".to_owned()));
     let (file, roots) = (spec.lock_file(), spec.roots());
     let (universe, date) = archive.universe(spec.image.arch, Timestamp::now())?;
-    let packages = resolved(&universe, &roots)?;
+    let packages = resolved(&universe, &roots).map_err(|error| firmware_wanted(&spec, error))?;
     let epoch = u32::try_from(date.as_second()).unwrap_or(0);
     let images = pinned(&spec, &store, tell)?;
     let lock = Lock { format: Format, arch: spec.image.arch, epoch, roots, packages, images };
@@ -145,6 +146,20 @@ pub fn images(
         all.insert(image.root.clone(), OciTree { config, unpacked: Unpacked { tree, owners } });
     }
     Ok(all)
+}
+
+/// Firmware that nobody has is most often in a component that nobody asked for.
+fn firmware_wanted(spec: &Spec, error: BakeError) -> BakeError {
+    match error {
+        BakeError::Resolve(ResolveError::Unknown { root, name: package, hint }) if root == FIRMWARE => {
+            let by = match spec.image.firmware {
+                Some(_) => "image.toml".to_owned(),
+                None => format!("profile {}", spec.image.profile),
+            };
+            BakeError::FirmwarePackage { package, by, hint }
+        }
+        other => other,
+    }
 }
 
 fn resolved(

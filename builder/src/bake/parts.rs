@@ -13,9 +13,10 @@ use super::packages::{Fetched, OciTree};
 use super::{BakeError, BakeOptions, Progress, Tell, trees};
 use crate::evidence::recipe::{self, Recipe};
 use crate::evidence::{self, FileEntry, Subject, SubjectPart, Unpacked};
+use crate::firmware;
 use crate::initrd::{self, InitrdInputs};
 use crate::lock::{Lock, LockedFile};
-use crate::spec::{LoadedFunction, Spec};
+use crate::spec::{FIRMWARE, LoadedFunction, Spec};
 use crate::squashfs;
 use crate::store::ContentStore;
 use crate::tree::{Entry, Tree, TreePath};
@@ -34,6 +35,8 @@ pub struct Built {
     pub bytes: Vec<u8>,
     /// What is in it.
     pub files: Vec<FileEntry>,
+    /// What a person should know of it, each time that it is baked.
+    pub notes: Vec<String>,
     /// Whether it came out of the cache.
     pub cached: bool,
 }
@@ -122,6 +125,7 @@ impl Workshop<'_> {
     /// Builds every part; in order of name, as the bundle has them.
     pub fn build(&self, store: &ContentStore, tell: Tell<'_>, laps: &Laps) -> Result<Vec<Built>, BakeError> {
         let kernel = Lazy::new(|| trees::unpacked("kernel", self.lock, self.fetched, None));
+        let firmware = Lazy::new(|| trees::unpacked(FIRMWARE, self.lock, self.fetched, None));
         let loader = Lazy::new(|| trees::unpacked("loader", self.lock, self.fetched, None));
         let loader = &loader;
         // What others wait for comes first.
@@ -130,8 +134,8 @@ impl Workshop<'_> {
             let key = self.function_key(name, function);
             jobs.push(Job::new(&format!("fn/{name}"), key, || self.function(name, function)));
         }
-        jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?)));
-        jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?)));
+        jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?, firmware.get()?)));
+        jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?, firmware.get()?)));
         for (file, path) in loaders(self.spec.image.arch) {
             let key = self.key("loader").add(file.as_bytes());
             let make = || one_file("loader", loader.get()?, path);
@@ -149,24 +153,30 @@ impl Workshop<'_> {
         self.sealed(&root, &tree, &[&trees::plain_files(function)?, &all])
     }
 
-    fn base(&self, kernel: &Unpacked) -> Result<Raw, BakeError> {
+    fn base(&self, kernel: &Unpacked, firmware: &Unpacked) -> Result<Raw, BakeError> {
         let packages = trees::unpacked("base", self.lock, self.fetched, None)?;
-        let tree = trees::base(self.spec, &self.inputs.agent, &kernel.tree, &packages.tree)?;
-        self.sealed("base", &tree, &[&packages, kernel])
+        let agent = &self.inputs.agent;
+        let (tree, missing) = trees::base(self.spec, agent, &kernel.tree, firmware, &packages.tree)?;
+        let notes = firmware::told(&missing).into_iter().collect();
+        Ok(Raw { notes, ..self.sealed("base", &tree, &[&packages, kernel, firmware])? })
     }
 
-    fn initrd(&self, kernel: &Unpacked) -> Result<Raw, BakeError> {
+    fn initrd(&self, kernel: &Unpacked, firmware: &Unpacked) -> Result<Raw, BakeError> {
         let inputs = InitrdInputs {
             agent: &self.inputs.agent,
             kernel_tree: &kernel.tree,
             modules: &self.spec.profile.kernel.initrd_modules,
+            firmware: &firmware.tree,
             root_json: &self.inputs.root_json,
             director_json: &self.inputs.director_json,
             epoch: self.lock.epoch,
             level: INITRD_LEVEL,
         };
         let tree = initrd::tree(&inputs)?;
-        Ok(Raw { files: evidence::list(&tree, &[kernel]), ..Raw::plain(initrd::pack(&tree, &inputs)?) })
+        Ok(Raw {
+            files: evidence::list(&tree, &[kernel, firmware]),
+            ..Raw::plain(initrd::pack(&tree, &inputs)?)
+        })
     }
 
     /// What the set says about itself, made of what was built.
@@ -201,7 +211,7 @@ impl Workshop<'_> {
             .map_err(|source| BakeError::Squashfs { part: part.to_owned(), source })?;
         let sealed = verity::seal(file_system);
         let files = evidence::list(tree, sources);
-        Ok(Raw { bytes: sealed.bytes, verity: Some(sealed.verity), files })
+        Ok(Raw { verity: Some(sealed.verity), files, ..Raw::plain(sealed.bytes) })
     }
 
     /// The packages of one root, and the time of all files.
@@ -219,15 +229,22 @@ impl Workshop<'_> {
     }
 
     fn base_key(&self) -> Key {
-        let spec = format!("{:?} {:?}", self.spec.image.base, self.spec.profile.kernel);
-        let kernel = self.key("kernel").finish();
-        self.key("base").add(kernel.as_bytes()).add(spec.as_bytes()).add(&self.inputs.agent)
+        let Spec { image, profile, .. } = self.spec;
+        let needed = (image.firmware.is_some(), &profile.firmware.needed_by);
+        let spec = format!("{:?} {:?} {needed:?}", image.base, profile.kernel);
+        let [kernel, firmware] = ["kernel", FIRMWARE].map(|root| self.key(root).finish());
+        self.key("base")
+            .add(kernel.as_bytes())
+            .add(firmware.as_bytes())
+            .add(spec.as_bytes())
+            .add(&self.inputs.agent)
     }
 
     fn initrd_key(&self) -> Key {
         let modules = format!("{:?}", self.spec.profile.kernel.initrd_modules);
         let Inputs { agent, root_json, director_json } = self.inputs;
         let key = Key::new("initrd").add(self.key("kernel").finish().as_bytes());
+        let key = key.add(self.key(FIRMWARE).finish().as_bytes());
         key.add(modules.as_bytes()).add(agent).add(root_json).add(director_json)
     }
 }
@@ -270,6 +287,7 @@ pub(super) struct Raw {
     pub(super) bytes: Vec<u8>,
     pub(super) verity: Option<kiln_model::manifest::Verity>,
     pub(super) files: Vec<FileEntry>,
+    pub(super) notes: Vec<String>,
 }
 
 /// What is remembered of a finished part; its bytes and the list are in the store by their digests.
@@ -277,11 +295,12 @@ pub(super) struct Raw {
 struct Note {
     part: Part,
     files: Sha256,
+    notes: Vec<String>,
 }
 
 impl Raw {
     pub(super) fn plain(bytes: Vec<u8>) -> Self {
-        Self { bytes, verity: None, files: Vec::new() }
+        Self { bytes, verity: None, files: Vec::new(), notes: Vec::new() }
     }
 }
 
@@ -339,22 +358,24 @@ impl<'a> Job<'a> {
         let wrong = |problem: String| BakeError::Content { root: self.name.clone(), problem };
         let name: PartName =
             self.name.parse().map_err(|e: kiln_model::ids::NameError| wrong(e.to_string()))?;
-        if let Some((part, bytes, files)) = self.remembered(store) {
-            return Ok(Built { name, part, bytes, files, cached: true });
+        if let Some((note, bytes, files)) = self.remembered(store) {
+            return Ok(Built { name, part: note.part, bytes, files, notes: note.notes, cached: true });
         }
         let raw = (self.make)()?;
         let sha256 = store.put(&raw.bytes)?;
         let part = Part { size: raw.bytes.len() as u64, sha256, verity: raw.verity };
-        let note = Note { part, files: store.put(&serde_json::to_vec(&raw.files)?)? };
+        let files = store.put(&serde_json::to_vec(&raw.files)?)?;
+        let note = Note { part, files, notes: raw.notes };
         store.set_note(&self.key, &serde_json::to_vec(&note)?)?;
-        Ok(Built { name, part: note.part, bytes: raw.bytes, files: raw.files, cached: false })
+        let Note { part, notes, .. } = note;
+        Ok(Built { name, part, bytes: raw.bytes, files: raw.files, notes, cached: false })
     }
 
-    fn remembered(&self, store: &ContentStore) -> Option<(Part, Vec<u8>, Vec<FileEntry>)> {
+    fn remembered(&self, store: &ContentStore) -> Option<(Note, Vec<u8>, Vec<FileEntry>)> {
         let note: Note = serde_json::from_slice(&store.note(&self.key)?).ok()?;
         let bytes = store.get(&note.part.sha256)?;
         let files = serde_json::from_slice(&store.get(&note.files)?).ok()?;
-        Some((note.part, bytes, files))
+        Some((note, bytes, files))
     }
 }
 

@@ -15,10 +15,11 @@ use crate::deb::{Limits, USR_MERGED, unpack};
 use crate::elf;
 use crate::evidence::Origin;
 use crate::evidence::Unpacked;
+use crate::firmware::{self, Missing};
 use crate::glob::Glob;
 use crate::lock::Lock;
 use crate::modules;
-use crate::spec::{LoadedFunction, SHELLS, Spec, TEMPLATES};
+use crate::spec::{FIRMWARE, LoadedFunction, SHELLS, Spec, TEMPLATES};
 use crate::tree::{Entry, Node, PathError, Tree, TreeError, TreePath};
 
 /// Folders of packages that no image needs; leaving them out while unpacking saves time and memory.
@@ -72,7 +73,8 @@ pub fn unpacked(
     for package in lock.of_root(root) {
         let origin = Origin::Package { name: package.name.clone(), version: package.version.clone() };
         let keep = |path: &TreePath| {
-            let kept = !NEVER.iter().any(|folder| path.as_str().starts_with(folder));
+            let terms = root == FIRMWARE && path.file_name() == "copyright";
+            let kept = terms || !NEVER.iter().any(|folder| path.as_str().starts_with(folder));
             if kept {
                 owners.borrow_mut().insert(path.clone(), origin.clone());
             }
@@ -141,8 +143,15 @@ pub fn function(
     shoot.finish()
 }
 
-/// The base: agent, modules, certificates, and nothing that could run anything else.
-pub fn base(spec: &Spec, agent: &[u8], kernel: &Tree, packages: &Tree) -> Result<Tree, BakeError> {
+/// The base: agent, modules, their firmware, certificates, and nothing that could run anything else; and what
+/// its modules name of firmware that is not there.
+pub fn base(
+    spec: &Spec,
+    agent: &[u8],
+    kernel: &Tree,
+    firmware: &Unpacked,
+    packages: &Tree,
+) -> Result<(Tree, Vec<Missing>), BakeError> {
     let mut shoot = Planting::new("base".to_owned());
     let kept = shoot.fitting(packages, &spec.image.base.keep)?;
     shoot.copy(packages, &kept)?;
@@ -151,6 +160,10 @@ pub fn base(spec: &Spec, agent: &[u8], kernel: &Tree, packages: &Tree) -> Result
         spec.profile.kernel.initrd_modules.iter().chain(&spec.profile.kernel.base_modules).cloned().collect();
     let module_files = modules::load_order(kernel, &wanted)?;
     shoot.copy(kernel, &module_files.into_iter().collect())?;
+    let picked = firmware::pick(&firmware.tree, &modules::firmware(kernel, &wanted)?);
+    check_needed(spec, &picked.missing)?;
+    shoot.copy(&firmware.tree, &picked.paths)?;
+    shoot.copy(&firmware.tree, &firmware::terms(firmware, &picked.paths))?;
     // Loaded by the agent before the first function starts; what the initrd has loaded is loaded already.
     let loaded = modules::load_order(kernel, &spec.profile.kernel.base_modules)?;
     let list: String = loaded.iter().map(|path| format!("{path}\n")).collect();
@@ -162,7 +175,20 @@ pub fn base(spec: &Spec, agent: &[u8], kernel: &Tree, packages: &Tree) -> Result
     for folder in MOUNT_POINTS {
         shoot.folder(folder)?;
     }
-    shoot.finish()
+    Ok((shoot.finish()?, picked.missing))
+}
+
+/// Refuses an image without the firmware that its profile says is needed. Who chose the packages himself knows.
+fn check_needed(spec: &Spec, missing: &[Missing]) -> Result<(), BakeError> {
+    let needed = &spec.profile.firmware.needed_by;
+    match missing.iter().find(|m| m.is_all() && needed.contains(&m.module)) {
+        Some(missing) if spec.image.firmware.is_none() => Err(BakeError::Firmware {
+            module: missing.module.clone(),
+            files: missing.names(),
+            profile: spec.image.profile.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// One file of a tree, links followed; for the kernel and the loaders.

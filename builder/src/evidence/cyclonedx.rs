@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::sbom::{Subject, pretty, purl};
+use super::sbom::{Subject, not_free, pretty, purl, terms};
 use crate::lock::LockedPackage;
 
 const IMAGE: &str = "image";
@@ -52,7 +52,7 @@ fn components(subject: &Subject<'_>) -> Vec<Value> {
     }
     let shipped = subject.shipped();
     for (at, package) in subject.lock.packages.iter().enumerate() {
-        all.push(json!({
+        let mut component = json!({
             "type": "library",
             "bom-ref": package_ref(package),
             "name": package.name,
@@ -60,7 +60,11 @@ fn components(subject: &Subject<'_>) -> Vec<Value> {
             "scope": if shipped.contains(&at) { "required" } else { "excluded" },
             "purl": purl(package),
             "hashes": hashes(&package.sha256.to_string()),
-        }));
+        });
+        if let Some(archive) = not_free(package) {
+            component["licenses"] = json!([{ "license": { "name": terms(package, archive) } }]);
+        }
+        all.push(component);
     }
     all
 }

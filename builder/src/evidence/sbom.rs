@@ -121,6 +121,18 @@ impl Subject<'_> {
     }
 }
 
+/// The component of Debian's archive that a package is of, when it is not free software: `non-free-firmware`.
+pub(super) fn not_free(package: &LockedPackage) -> Option<&str> {
+    // `pool/COMPONENT/…`, and `pool/updates/COMPONENT/…` in the archive of security updates.
+    package.path.split('/').skip(1).take(2).find(|segment| segment.starts_with("non-free"))
+}
+
+/// What is known of the terms of a package that is not free software.
+pub(super) fn terms(package: &LockedPackage, component: &str) -> String {
+    let name = &package.name;
+    format!("Debian {component}: not free software; the terms are in /usr/share/doc/{name}/copyright")
+}
+
 /// The package URL of a Debian package (purl specification, type `deb`).
 pub(super) fn purl(package: &LockedPackage) -> String {
     let (name, version) = (percent_encoded(&package.name), percent_encoded(&package.version));

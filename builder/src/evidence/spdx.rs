@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::sbom::{Subject, pretty, purl};
+use super::sbom::{Subject, not_free, pretty, purl, terms};
 use crate::lock::LockedPackage;
 
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
@@ -44,6 +44,9 @@ fn packages(subject: &Subject<'_>) -> Vec<Value> {
     for locked in &subject.lock.packages {
         let mut value = package(&package_id(locked), &locked.name, "LIBRARY");
         value["versionInfo"] = json!(locked.version);
+        if let Some(component) = not_free(locked) {
+            value["licenseComments"] = json!(terms(locked, component));
+        }
         value["checksums"] = checksum(&locked.sha256.to_string());
         value["packageFileName"] = json!(locked.path.rsplit('/').next());
         value["externalRefs"] = json!([{

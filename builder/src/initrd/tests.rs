@@ -16,7 +16,9 @@ fn path(text: &str) -> TreePath {
 
 fn inputs<'a>(kernel_tree: &'a Tree, modules: &'a [String]) -> InitrdInputs<'a> {
     let (agent, root_json, director_json) = (&b"agent"[..], &b"{\"r\":1}"[..], &b"{\"d\":1}"[..]);
-    InitrdInputs { agent, kernel_tree, modules, root_json, director_json, epoch: EPOCH, level: 3 }
+    // A tree of no modules has no firmware either.
+    let firmware = kernel_tree;
+    InitrdInputs { agent, kernel_tree, modules, firmware, root_json, director_json, epoch: EPOCH, level: 3 }
 }
 
 #[test]

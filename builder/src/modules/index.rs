@@ -53,6 +53,8 @@ pub(super) struct Info {
     pub(super) depends: Vec<String>,
     /// Modules or aliases that should be loaded before it.
     pub(super) soft: Vec<String>,
+    /// Files of firmware that its devices may want, below `/lib/firmware`; `*` stands for any letters.
+    pub(super) firmware: Vec<String>,
     /// Other names that it answers to.
     aliases: Vec<String>,
 }
@@ -132,6 +134,7 @@ fn parse_info(section: &[u8]) -> Info {
             }
             Some(("softdep", text)) => info.soft.extend(soft_before(text)),
             Some(("alias", alias)) => info.aliases.push(alias.to_owned()),
+            Some(("firmware", file)) => info.firmware.push(file.to_owned()),
             _ => {}
         }
     }
@@ -166,8 +169,10 @@ mod tests {
 
     #[test]
     fn modinfo_fields_are_read_and_unknown_ones_passed_over() {
-        let info =
-            parse_info(b"license=GPL\0depends=a-b,c\0\0softdep=pre: x crypto-y post: z\0alias=fs-q\0junk");
+        let info = parse_info(
+            b"firmware=v/a.fw\0depends=a-b,c\0\0softdep=pre: x crypto-y post: z\0alias=fs-q\0junk",
+        );
+        assert_eq!(info.firmware, ["v/a.fw"]);
         assert_eq!(info.depends, ["a_b", "c"]);
         assert_eq!(info.soft, ["x", "crypto-y"]);
         assert_eq!(info.aliases, ["fs-q"]);

@@ -50,6 +50,10 @@ impl Spec {
         if !keys.contains("kernel.package") {
             all.push(Setting::new("kernel.package", quoted(&kernel.package), &profile));
         }
+        if !keys.contains("firmware.packages") {
+            let packages = toml_list(&self.profile.firmware.packages);
+            all.push(Setting::new("firmware.packages", packages, &profile));
+        }
         // The image's own words are added to these.
         all.push(Setting::new("profile.cmdline", quoted(&self.profile.cmdline()), &profile));
         all.push(Setting::new("profile.initrd_modules", toml_list(&kernel.initrd_modules), &profile));

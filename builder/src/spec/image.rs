@@ -48,6 +48,13 @@ pub struct ImageSpec {
     /// Another kernel than the profile's.
     #[serde(default)]
     pub kernel: Option<PackageSpec>,
+    /// Components of Debian's archive besides those that the host's apt names, such as `non-free-firmware`: for
+    /// `kiln bake --update` alone, for what is locked is found without.
+    #[serde(default)]
+    pub components: BTreeSet<Component>,
+    /// Another firmware than the profile's.
+    #[serde(default)]
+    pub firmware: Option<FirmwareSpec>,
     /// Where the boot loaders come from.
     #[serde(default = "ImageSpec::default_loader")]
     pub loader: PackageSpec,
@@ -67,6 +74,42 @@ pub struct ImageSpec {
 pub struct PackageSpec {
     /// Its name.
     pub package: String,
+}
+
+/// Firmware of the image's own choice.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareSpec {
+    /// Packages by name; none at all means to go without.
+    pub packages: Vec<String>,
+}
+
+/// A component of Debian's archive (Debian Policy, section 2.2).
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Component {
+    /// Free software.
+    Main,
+    /// Free software that needs what is not.
+    Contrib,
+    /// Firmware that may be given on and is not free.
+    NonFreeFirmware,
+    /// Other software that may be given on and is not free.
+    NonFree,
+}
+
+impl Component {
+    /// As the archive calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Contrib => "contrib",
+            Self::NonFreeFirmware => "non-free-firmware",
+            Self::NonFree => "non-free",
+        }
+    }
 }
 
 /// Packages, and what of their content is kept.

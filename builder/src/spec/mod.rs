@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use explain::Setting;
 pub use files::SpecFiles;
 pub use function::{Folder, FunctionSpec, Group, PlainFile, SHELLS, Source, User};
-pub use image::{FunctionOverride, ImageSpec, Packages};
+pub use image::{Component, FirmwareSpec, FunctionOverride, ImageSpec, Packages};
 pub use inherit::Document;
 use kiln_hw_profiles::{Profile, ProfileError};
 use kiln_model::{FunctionName, Sha256};
@@ -59,6 +59,9 @@ pub struct LoadedFunction {
 
 /// Where templates are in a function's image.
 pub const TEMPLATES: &str = "/usr/share/kiln/templates";
+
+/// The lock's root of firmware.
+pub const FIRMWARE: &str = "firmware";
 
 /// Packages whose content no function runs on: package managers, shells, what calls them, and start
 /// scripts. Dependencies on them count as met. A spec's own `assumed` adds to this list.
@@ -133,6 +136,11 @@ impl Spec {
         self.file.parent().unwrap_or(Path::new(".")).join("../functions")
     }
 
+    /// Its packages of firmware: its own choice, else the profile's.
+    pub fn firmware(&self) -> &[String] {
+        self.image.firmware.as_ref().map_or(&self.profile.firmware.packages, |own| &own.packages)
+    }
+
     /// What each root of the image asks for, by name.
     pub fn roots(&self) -> BTreeMap<String, RootLock> {
         let root = |packages: &[String], assumed: &BTreeSet<String>| {
@@ -149,6 +157,9 @@ impl Spec {
             ("loader".to_owned(), root(std::slice::from_ref(&self.image.loader.package), &none)),
             ("base".to_owned(), root(&self.image.base.packages, &self.image.base.assumed)),
         ]);
+        if !self.firmware().is_empty() {
+            roots.insert(FIRMWARE.to_owned(), root(self.firmware(), &none));
+        }
         if self.image.has_uki() {
             roots.insert("boot".to_owned(), root(&["systemd-boot-efi".to_owned()], &none));
         }
