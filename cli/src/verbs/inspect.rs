@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use kiln_builder::bake::limits_of;
 use kiln_hw_profiles::Profile;
+use kiln_model::Manifest;
 use kiln_outputs::budget::{Budget, Weights};
 use kiln_signing::bundle::Bundle;
+use serde::Serialize;
 
 use crate::args::Output;
 use crate::failure::Failure;
@@ -24,10 +26,20 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let bundle = Bundle::open(&args.bundle)?;
     let image = bundle.image();
-    let budgets = budgets(&bundle)?;
-    show::print(args.output, bundle.manifest(), |manifest, paint| {
-        show::image::manifest(&image, manifest, paint) + &show::image::budgets(&budgets, paint)
+    let all =
+        Inspection { id: image.id.to_string(), manifest: bundle.manifest(), budgets: budgets(&bundle)? };
+    show::print(args.output, &all, |all, paint| {
+        show::image::manifest(&image, all.manifest, paint) + &show::image::budgets(&all.budgets, paint)
     })
+}
+
+/// The manifest, and what follows from it.
+#[derive(Serialize)]
+struct Inspection<'a> {
+    id: String,
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    budgets: Vec<Budget>,
 }
 
 /// The set's weights against what its profile's machines take. A profile that this program does not know
