@@ -59,10 +59,10 @@ setup-bench:
 setup-arm64:
 	@TARGET=$(TARGET) ./setup.sh arm64
 
-bench: setup-bench ## our servers and the peers in one run: a table, and target/bench.json
+bench: setup-bench agent ## our servers, our builder and the peers in one run: a table, and target/bench.json
 	cargo build --release --locked --bin kiln --bin kiln-bench
 	cargo build --release --locked -p tftp-server --example serve
-	$(AS_ROOT) $(TARGET)/release/kiln-bench --kiln $(TARGET)/release/kiln --tftp $(TARGET)/release/examples/serve \
+	$(AS_ROOT) $(TARGET)/release/kiln-bench --kiln $(TARGET)/release/kiln --agent $(AGENT) --tftp $(TARGET)/release/examples/serve \
 		--tftpd-hpa $(TARGET)/bench/tftpd-hpa/usr/sbin/in.tftpd --out $(TARGET)/bench.json $(ARGS)
 
 fuzz: setup-test ## fuzz every reader for MINUTES (10) of processor time each, or TARGET="deb tuf" alone

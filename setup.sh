@@ -22,7 +22,8 @@ if [ "$want" = arm64 ]; then
     packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64"
 fi
 if [ "$want" = bench ]; then
-    packages="$packages kea-dhcp4-server kea-admin nginx-light dnsmasq-base atftpd"
+    packages="$packages kea-dhcp4-server kea-admin nginx-light dnsmasq-base atftpd
+        mmdebstrap mkosi debootstrap systemd-container"
 fi
 
 rust_minor() { cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p'; }

@@ -1,9 +1,10 @@
-//! `kiln-bench`: our servers and the peers', measured side by side in one run.
+//! `kiln-bench`: our servers and builder and the peers', measured side by side in one run.
 //!
 //! Each figure of a peer is taken in the same run as ours, in turns, over a virtual wire between two
 //! network namespaces that are removed at the end. Every load is bounded in time and count.
 //! The ratios are what counts: the numbers are those of the machine.
 
+mod bake;
 mod boots;
 mod dhcp;
 mod error;
@@ -25,11 +26,14 @@ use table::Figure;
 use wire::Wire;
 
 #[derive(Parser)]
-#[command(about = "Measures Kiln's servers and their peers side by side; needs root")]
+#[command(about = "Measures Kiln's servers and builder and their peers side by side; needs root")]
 struct Arguments {
     /// The `kiln` to measure.
     #[arg(long, default_value = "target/release/kiln")]
     kiln: PathBuf,
+    /// The agent that is baked (`make agent`).
+    #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/agent/kiln-agent")]
+    agent: PathBuf,
     /// The TFTP server to measure (`cargo build --release -p tftp-server --example serve`).
     #[arg(long, default_value = "target/release/examples/serve")]
     tftp: PathBuf,
@@ -55,6 +59,7 @@ enum Part {
     Tftp,
     Http,
     Boots,
+    Bake,
 }
 
 /// Load that this program makes itself, in the clients' namespace.
@@ -96,7 +101,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    for part in [Part::Dhcp, Part::Tftp, Part::Http, Part::Boots] {
+    for part in [Part::Dhcp, Part::Tftp, Part::Http, Part::Boots, Part::Bake] {
         if !arguments.only.is_empty() && !arguments.only.contains(&part) {
             continue;
         }
@@ -109,6 +114,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
             }
             Part::Http => http::measure(&wire, &arguments.kiln, folder.path()),
             Part::Boots => boots::measure(&wire, &arguments.kiln, folder.path()),
+            Part::Bake => bake::measure(&arguments.kiln, &arguments.agent, folder.path()),
         };
         match measured {
             Ok(found) => figures.extend(found),
