@@ -105,9 +105,9 @@ fn find(packages: &Tree, name: &str, found: &mut BTreeSet<TreePath>) -> bool {
         return TreePath::parse(&text).is_ok_and(|path| add(packages, path, found));
     }
     let Ok(pattern) = text.parse::<Glob>() else { return false };
-    let fitting: Vec<TreePath> =
-        packages.iter().map(|(path, _)| path).filter(|path| pattern.matches(path)).cloned().collect();
-    fitting.into_iter().fold(false, |any, path| add(packages, path, found) || any)
+    // Each of them is wanted: a search that ends at the first would leave the others out.
+    let fitting = packages.iter().map(|(path, _)| path).filter(|path| pattern.matches(path));
+    fitting.filter(|path| add(packages, (*path).clone(), found)).count() > 0
 }
 
 /// Adds a file and the links on the way to it; a link that leads to none is not added.
