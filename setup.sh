@@ -15,7 +15,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages="gcc libc6-dev make qemu-system-x86 ovmf ipxe-qemu iproute2 ca-certificates debian-archive-keyring"
 if [ "$want" = test ]; then
     packages="$packages squashfs-tools cryptsetup-bin cpio xz-utils zstd curl atftp tftp-hpa busybox-static
-        systemd-boot-efi sbsigntool osslsigncode pesign binutils mtools gdisk dosfstools skopeo
+        systemd-boot-efi sbsigntool osslsigncode pesign binutils mtools gdisk dosfstools efibootmgr skopeo
         isc-dhcp-client udhcpc dhcpcd-base dnsmasq-base kea-admin tcpdump iputils-arping python3 python3-venv strace faketime gpg umoci"
 fi
 if [ "$want" = arm64 ]; then

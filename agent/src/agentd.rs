@@ -170,7 +170,7 @@ async fn serve() -> Result<(), DaemonError> {
         });
     }
     reports::start(Rc::clone(&shared), client.clone());
-    intents::start(client, trust, record.parameters, state, tell);
+    intents::start(client, trust, record.parameters, state, shared, tell);
     daemon.configure_network().await;
     daemon.main_loop(&mut told).await
 }

@@ -4,6 +4,7 @@
 //! that the disk is free to be taken. The partition table is written last but for the boot files, and what was
 //! written is read back. It needs no tool of the machine that it runs on.
 
+mod firmware;
 mod onie;
 mod options;
 mod target;
@@ -123,6 +124,10 @@ fn install(options: &Options) -> Result<(), InstallError> {
     for (number, partition) in &table.partitions {
         let mib = (partition.range.end - partition.range.start) >> 20;
         println!("kiln:   {number:>3}  {:<16} {mib:>8} MiB", partition.label);
+    }
+    // A file that stands for a disk is for another machine.
+    if target.is_device() {
+        println!("kiln: {}", firmware::register(&table, image.arch));
     }
     println!("kiln: the machine starts it at its next boot from this disk");
     Ok(())

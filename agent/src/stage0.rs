@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use kiln_model::format::Format;
+use kiln_model::intent::Purpose;
 use kiln_model::manifest::ImageRef;
 use kiln_model::report::Status;
 use kiln_model::timeline::Step;
@@ -27,7 +28,7 @@ use crate::boot::{self, BootRecord};
 use crate::cmdline::{self, BootParameters, CmdlineError, Task};
 use crate::console::{self, Stop, say};
 use crate::disk::state::{self, Kept};
-use crate::disk::{Disk, Slot};
+use crate::disk::{Disk, Slot, entries};
 use crate::http::{Client, HttpError};
 use crate::journal::uptime_ms;
 use crate::network::{Network, NetworkError};
@@ -59,6 +60,10 @@ enum Stage0Error {
     Part(#[from] PartError),
     #[error("{0} is not on the disk, and no provisioner answers")]
     NotOnDisk(ImageRef),
+    #[error(
+        "{image} was started {times} times from this disk and was never healthy: the loader has given it up and started another one"
+    )]
+    GivenUp { image: ImageRef, times: u32 },
     #[error("{what}: {why}")]
     System { what: &'static str, why: std::io::Error },
 }
@@ -220,6 +225,7 @@ async fn build_root(
     let Verified { intent, manifest, floor, envelope } = verified;
     reporter.image = Some(intent.image.id);
     if begin.kept.is_none() {
+        check_given_up(begin.disk.as_ref(), &intent)?;
         reporter.send(Status::Booting).await;
     }
 
@@ -260,6 +266,18 @@ async fn build_root(
     };
     boot::save(Path::new(boot::RECORD), &record)
         .map_err(|why| Stage0Error::System { what: "writing /run/kiln/boot.json", why })
+}
+
+/// Refuses an image whose own kernel the loader has started in vain: this kernel is another image's, on which it would
+/// be something that nobody has tested. A box that is told to fall back runs what it has.
+fn check_given_up(disk: Option<&Disk>, intent: &Intent) -> Result<(), Stage0Error> {
+    let Some(disk) = disk.filter(|_| intent.purpose == Purpose::Run) else { return Ok(()) };
+    // An ESP that cannot be read says nothing about the image.
+    let entries = entries::all(disk).unwrap_or_default();
+    match entries::given_up(&entries, &intent.image) {
+        Some(times) => Err(Stage0Error::GivenUp { image: intent.image.clone(), times }),
+        None => Ok(()),
+    }
 }
 
 /// What is to run, with everything above it verified.

@@ -1,5 +1,7 @@
 //! Looking for new intents, and believing none before it has been verified with everything above it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use kiln_lifecycle::intent::{Decision, decide};
@@ -11,7 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::Happening;
 use super::adopt::State;
 use super::on_disk;
+use super::reports::Shared;
 use crate::cmdline::BootParameters;
+use crate::console::say;
 use crate::http::Client;
 use crate::trust::{Trust, TrustError};
 
@@ -26,6 +30,9 @@ struct Watcher {
     /// The last answer that has been dealt with.
     etag: Option<String>,
     floor: Floor,
+    shared: Rc<RefCell<Shared>>,
+    /// The disk was looked at, in this daemon's life.
+    settled: bool,
 }
 
 /// Asks every two seconds, for as long as the daemon runs.
@@ -34,13 +41,16 @@ pub fn start(
     trust: Trust,
     parameters: BootParameters,
     state: State,
+    shared: Rc<RefCell<Shared>>,
     tell: UnboundedSender<Happening>,
 ) {
+    let (current, floor) = (state.intent, Floor::default());
     let mut watcher =
-        Watcher { client, trust, parameters, current: state.intent, etag: None, floor: Floor::default() };
+        Watcher { client, trust, parameters, current, etag: None, floor, shared, settled: false };
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(EVERY).await;
+            watcher.settle().await;
             let happening = match watcher.look().await {
                 Ok(None) => continue,
                 Ok(Some(happening)) => happening,
@@ -65,6 +75,23 @@ impl Watcher {
                 self.etag = answer.etag;
                 done
             }
+        }
+    }
+
+    /// A healthy image that is not on the disk of a box that starts from there is put on it: the power was cut while
+    /// it was written, and the old slot fetched the rest. Here, because only one may write at a time.
+    async fn settle(&mut self) {
+        let healthy = self.shared.borrow().is_healthy();
+        if self.settled || !healthy {
+            return;
+        }
+        self.settled = true;
+        if !on_disk::lacks(&self.current.image) {
+            return;
+        }
+        match self.trust.manifest(&self.client, &self.current, self.floor, |_, _| ()).await {
+            Ok(checked) => on_disk::update(&self.client, &self.current.image, &checked).await,
+            Err(error) => say!("kiln: {} is not put on the disk: {error}", self.current.image),
         }
     }
 

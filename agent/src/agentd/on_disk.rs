@@ -6,15 +6,17 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use kiln_disk::free_slot;
 use kiln_model::manifest::ImageRef;
 use kiln_signing::bundle::{LOCK_FILE, LOCK_LIMIT};
 
 use crate::boot::{self, BootRecord};
 use crate::cmdline::{BootParameters, Task};
 use crate::console::{printable, say};
+use crate::disk::Disk;
+use crate::disk::entries::{self, Blessed};
 use crate::disk::state::{self, Kept};
 use crate::disk::update::{Documents, Update};
-use crate::disk::{Disk, entries};
 use crate::http::{Client, retrying};
 use crate::trust::{Checked, repository_path};
 
@@ -27,8 +29,11 @@ const ANSWER: u64 = 4096;
 pub fn bless(image: &ImageRef) {
     let Some(disk) = Disk::find() else { return };
     match entries::bless(&disk, image) {
-        Ok(blessed) => blessed.iter().for_each(|entry| say!("kiln: {entry} has proven itself")),
-        Err(error) => say!("kiln: {error}; the loader goes on counting"),
+        Ok(Some(Blessed { path, starts })) => {
+            say!("kiln: {image} has proven itself, started {starts} times: {path} is what the loader starts");
+        }
+        Ok(None) => {}
+        Err(error) => say!("kiln: {error}; the loader starts what it started before"),
     }
 }
 
@@ -39,6 +44,12 @@ pub fn keep(parameters: &BootParameters, envelope: &[u8]) {
     if let Some(Err(why)) = kept.map(|kept| state::save(&disk, &kept)) {
         say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
     }
+}
+
+/// Whether the box starts from its disk, and `image` has no entry there.
+pub fn lacks(image: &ImageRef) -> bool {
+    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return false };
+    entries::all(&disk).is_ok_and(|entries| !entries.iter().any(|entry| entry.is_of(image)))
 }
 
 /// Puts the image that an intent names into the slot that does not run, on a box that starts from its disk. The box
@@ -61,11 +72,8 @@ async fn write(
     checked: &Checked,
 ) -> Result<String, String> {
     let manifest = &checked.manifest;
-    let letter = entries::slot_of(disk, running).map_err(|e| e.to_string())?;
-    let letter = match letter.ok_or("the running image has no entry on the ESP")? {
-        'a' => 'b',
-        _ => 'a',
-    };
+    let letter = free_slot(&entries::all(disk).map_err(|e| e.to_string())?, running);
+    say!("kiln: {image} is written to kiln-{letter}; the box runs on meanwhile");
     let lock = repository_path(image, LOCK_FILE, &manifest.lock);
     let lock = client.get(&lock, LOCK_LIMIT).await.map_err(|e| e.to_string())?;
     let documents = Documents { manifest, envelope: &checked.envelope, lock: &lock };

@@ -53,6 +53,11 @@ impl Shared {
         }
     }
 
+    /// Whether every function does what it should.
+    pub fn is_healthy(&self) -> bool {
+        self.status == Status::Healthy
+    }
+
     /// What the boot script said.
     pub fn parameters(&self) -> &BootParameters {
         &self.parameters

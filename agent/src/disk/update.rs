@@ -2,22 +2,23 @@
 //!
 //! In this order, each step on the disk before the next begins: the slot's entries leave the ESP; its first block is
 //! emptied, so that it holds no bundle; everything but that block is written; everything is read back against the
-//! signed digests; the first block is written; the UKI is written with three tries in its name, as a file that is empty
-//! until its last byte is there, which the loader passes over. Whatever the power does, the running slot, its entry and
-//! the loader are never touched, and an entry never stands for a slot that is not whole.
+//! signed digests; the first block is written; the UKI is written and read back; last comes its entry, with three tries
+//! in its name, the first in the loader's order. Whatever the power does, the running slot, its entry and the loader are
+//! never touched, and an entry never stands for a slot that is not whole.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
-use kiln_disk::{EspError, Kind, Table, Window, copy_to_esp, list_esp, scan_esp_file, uki_file, update_esp};
+use kiln_disk::{
+    Entry, EspError, Kind, Table, Window, copy_to_esp, entry_files, next_order, read_entries, scan_esp_file,
+    uki_file, update_esp,
+};
 use kiln_model::manifest::{ImageRef, Manifest};
 use kiln_model::{PartName, Sha256};
 use kiln_signing::bundle::{BundleError, Layout, Placed};
 use sha2::Digest as _;
 
-/// Folder of the entries on the ESP.
-const FOLDER: &str = "EFI/Linux";
 /// The part that the loader starts.
 const UKI: &str = "uki.efi";
 /// How often the loader tries the image before it takes the old one.
@@ -175,15 +176,13 @@ impl<D: Device> Update<D> {
         self.enter()
     }
 
-    /// The entries of this slot are for an image that will not be there any more.
+    /// The entries of this slot are for an image that will not be there any more. Then its UKI goes, too.
     fn forget_entries(&mut self) -> Result<(), UpdateError> {
-        let names = list_esp(&mut self.device, self.esp.clone(), FOLDER)?;
-        // A removal that was cut short leaves the short name that FAT gives to each long one.
-        let ours = [format!("kiln-{}-", self.letter), format!("KILN-{}~", self.letter.to_ascii_uppercase())];
-        let is_ours = |name: &&String| ours.iter().any(|beginning| name.starts_with(beginning));
-        let gone: Vec<String> = names.iter().filter(is_ours).map(|name| format!("{FOLDER}/{name}")).collect();
+        let gone = entry_files(&mut self.device, self.esp.clone(), self.letter)?;
         let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
         update_esp(&mut self.device, self.esp.clone(), &[], &gone)?;
+        self.device.sync().map_err(self.io())?;
+        update_esp(&mut self.device, self.esp.clone(), &[], &[&uki_file(self.letter)])?;
         self.device.sync().map_err(self.io())
     }
 
@@ -205,22 +204,28 @@ impl<D: Device> Update<D> {
         self.write(self.layout.length - 2 * FIRST as u64, &[0; 2 * FIRST])
     }
 
-    /// Writes the UKI and reads it back.
+    /// Writes the UKI and reads it back, and then the entry that starts it.
     fn enter(mut self) -> Result<String, UpdateError> {
-        let entry = uki_file(self.letter, &self.image, Some(TRIES));
+        let uki = uki_file(self.letter);
         let range = self.slot.start + self.uki.range.start..self.slot.start + self.uki.range.end;
         let mut content = Window::new(self.device.again().map_err(self.io())?, range.clone());
         let mut disk = self.device.again().map_err(self.io())?;
-        copy_to_esp(&mut self.device, self.esp.clone(), &entry, &mut content, || disk.sync())?;
+        copy_to_esp(&mut self.device, self.esp.clone(), &uki, &mut content, || disk.sync())?;
         self.device.sync().map_err(self.io())?;
         let wanted = self.digest(range).map_err(self.io())?;
         let mut hasher = sha2::Sha256::new();
-        scan_esp_file(&mut self.device, self.esp.clone(), &entry, |bytes| hasher.update(bytes))?;
-        if Sha256::from_bytes(hasher.finalize().into()) == wanted {
-            return Ok(entry);
+        scan_esp_file(&mut self.device, self.esp.clone(), &uki, |bytes| hasher.update(bytes))?;
+        if Sha256::from_bytes(hasher.finalize().into()) != wanted {
+            return Err(UpdateError::ReadBack(uki));
         }
-        self.forget_entries()?;
-        Err(UpdateError::ReadBack(entry))
+        let entries = read_entries(&mut self.device, self.esp.clone())?;
+        let entry = Entry::new(self.letter, next_order(&entries), &self.image, Some(TRIES));
+        let text = entry.text(&self.image).into_bytes();
+        let mut content = text.as_slice();
+        let mut disk = self.device.again().map_err(self.io())?;
+        copy_to_esp(&mut self.device, self.esp.clone(), &entry.path, &mut content, || disk.sync())?;
+        self.device.sync().map_err(self.io())?;
+        Ok(entry.path)
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {

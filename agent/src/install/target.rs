@@ -97,6 +97,11 @@ impl Target {
         Ok(())
     }
 
+    /// Whether it is a disk of this machine.
+    pub const fn is_device(&self) -> bool {
+        self.sys.is_some()
+    }
+
     /// Lets the kernel see the new partitions. One that does not looks at the next boot.
     pub fn reread(&self) {
         if self.sys.is_some() {

@@ -81,12 +81,12 @@ fn an_installed_image_is_found_with_its_entry_and_its_parts() {
     let image = slots[0].index.image();
     let entries = |at: &Path| {
         let mut device = File::options().read(true).write(true).open(at).expect("open");
-        list_esp(&mut device, found.range(Kind::Esp).expect("ESP"), "EFI/Linux").expect("listed")
+        list_esp(&mut device, found.range(Kind::Esp).expect("ESP"), kiln_disk::ENTRIES).expect("listed")
     };
-    assert_eq!(entries(&path), ["kiln-a-edge-router-2+3.efi"]);
-    assert_eq!(crate::disk::entries::bless(&found, &image).expect("blessed").len(), 1);
-    assert_eq!(entries(&path), ["kiln-a-edge-router-2.efi"], "healthy: the counter is gone");
-    assert!(crate::disk::entries::bless(&found, &image).expect("again").is_empty());
+    assert_eq!(entries(&path), ["kiln-a-1+3.conf"]);
+    assert!(crate::disk::entries::bless(&found, &image).expect("blessed").is_some());
+    assert_eq!(entries(&path), ["kiln-a-1.conf"], "healthy: the counter is gone");
+    assert_eq!(crate::disk::entries::bless(&found, &image).expect("again"), None);
     drop(keys);
     install(&options(&bundle, &path, &[])).expect("a disk of ours is taken without --force");
 }

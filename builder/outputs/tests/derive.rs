@@ -108,7 +108,10 @@ fn the_disk_holds_the_bundle_in_slot_a_and_an_esp_that_starts_it() {
     let esp = table.find(kiln_disk::Kind::Esp).expect("an ESP").range.clone();
     let at = format!("{}@@{}", text(&raw), esp.start);
     let (good, said) = run("mdir", &["-/", "-b", "-i", &at, "::"]);
-    assert!(good && said.contains("EFI/Linux/kiln-a-edge-router-7+3.efi"), "{said}");
+    assert!(
+        good && said.contains("EFI/kiln/a.efi") && said.contains("loader/entries/kiln-a-1+3.conf"),
+        "{said}"
+    );
     // Nothing of the raw image is left.
     assert_eq!(std::fs::read_dir(folder.path().join("out")).expect("a folder").count(), 1);
 }

@@ -1,5 +1,6 @@
 //! The EFI system partition: FAT32 (Microsoft's FAT specification 1.03; UEFI 2.10, section 13.3).
 
+use std::borrow::Cow;
 use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 
@@ -9,6 +10,7 @@ use fatfs::{
 use kiln_model::Arch;
 use kiln_model::manifest::ImageRef;
 
+use crate::entry::{Entry, uki_file};
 use crate::guid::Guid;
 use crate::layout::MIB;
 use crate::window::Window;
@@ -27,7 +29,7 @@ pub struct BootFile<'a> {
     /// Where, with `/` between folders: `EFI/BOOT/BOOTX64.EFI`.
     pub path: String,
     /// Its content.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// An ESP that could not be written or read.
@@ -57,18 +59,11 @@ pub const fn loader_file(arch: Arch) -> &'static str {
     }
 }
 
-/// Where the UKI of a slot is. `tries` is what systemd-boot counts down before it takes another one
-/// (systemd's "Automatic Boot Assessment"); none means that the image has proven itself.
-pub fn uki_file(slot: char, image: &ImageRef, tries: Option<u32>) -> String {
-    let counter = tries.map(|n| format!("+{n}")).unwrap_or_default();
-    format!("EFI/Linux/kiln-{slot}-{}-{}{counter}.efi", image.name, image.version)
-}
-
-/// `loader/loader.conf`: no menu and no editor, which would change the command line; newest entry first.
+/// `loader/loader.conf`: no menu and no editor, which would change the command line; the first entry is started.
 const LOADER_CONF: &[u8] = b"timeout 0\neditor no\nauto-entries no\nauto-firmware no\n";
 
-/// What is on a new ESP, with the image in `slot`: `loader` (part `loader/systemd-boot.efi`), its settings, and
-/// `uki` (part `uki.efi`) with `tries` tries.
+/// What is on a new ESP, with the image in `slot`: `loader` (part `loader/systemd-boot.efi`), its settings, `uki` (part
+/// `uki.efi`), and the entry that starts it, with `tries` tries.
 pub fn boot_files<'a>(
     arch: Arch,
     slot: char,
@@ -76,11 +71,13 @@ pub fn boot_files<'a>(
     tries: Option<u32>,
     loader: &'a [u8],
     uki: &'a [u8],
-) -> [BootFile<'a>; 3] {
+) -> [BootFile<'a>; 4] {
+    let entry = Entry::new(slot, 1, image, tries);
     [
-        BootFile { path: loader_file(arch).to_owned(), bytes: loader },
-        BootFile { path: "loader/loader.conf".to_owned(), bytes: LOADER_CONF },
-        BootFile { path: uki_file(slot, image, tries), bytes: uki },
+        BootFile { path: loader_file(arch).to_owned(), bytes: loader.into() },
+        BootFile { path: "loader/loader.conf".to_owned(), bytes: LOADER_CONF.into() },
+        BootFile { path: uki_file(slot), bytes: uki.into() },
+        BootFile { bytes: entry.text(image).into_bytes().into(), path: entry.path },
     ]
 }
 
@@ -140,7 +137,7 @@ pub fn update_esp<D: Read + Write + Seek>(
     device.flush().map_err(|e| failed("cannot finish", e))
 }
 
-/// Writes a new file, in a folder that is there, from something that is too large to hold. It is empty until all of
+/// Writes a file, in a folder that is made if need be, from something that is too large to hold. It is empty until all of
 /// `content` is written and `settle` has said that it is on the disk: then its length is written.
 ///
 /// # Errors
@@ -153,9 +150,10 @@ pub fn copy_to_esp<D: Read + Write + Seek>(
     settle: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), EspError> {
     let failed = |source| EspError::Io { what: format!("cannot write {path}"), source };
-    let file_system = FileSystem::new(Window::new(&mut *device, range), options()).map_err(failed)?;
+    let file_system = FileSystem::new(Window::new(&mut *device, range.clone()), options()).map_err(failed)?;
     let write = || {
-        let mut out = file_system.root_dir().create_file(path)?;
+        let mut out = create_file(&file_system, path)?;
+        out.flush()?;
         let mut buffer = vec![0; 256 * 1024];
         loop {
             match content.read(&mut buffer)? {
@@ -168,6 +166,7 @@ pub fn copy_to_esp<D: Read + Write + Seek>(
     };
     write().map_err(failed)?;
     file_system.unmount().map_err(failed)?;
+    dots::mend(&mut Window::new(&mut *device, range)).map_err(failed)?;
     device.flush().map_err(failed)
 }
 
@@ -278,19 +277,25 @@ fn write_file<D: Read + Write + Seek>(
     file_system: &FileSystem<Window<D>>,
     file: &BootFile<'_>,
 ) -> io::Result<()> {
+    let mut out = create_file(file_system, &file.path)?;
+    out.write_all(&file.bytes)?;
+    out.flush()
+}
+
+/// An empty file, in a folder that is made if need be.
+fn create_file<'a, D: Read + Write + Seek>(
+    file_system: &'a FileSystem<Window<D>>,
+    path: &str,
+) -> io::Result<fatfs::File<'a, Window<D>>> {
     let mut folder = file_system.root_dir();
-    let mut segments = file.path.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        if segments.peek().is_some() {
-            folder = folder.create_dir(segment)?;
-            continue;
-        }
-        let mut out = folder.create_file(segment)?;
-        out.truncate()?;
-        out.write_all(file.bytes)?;
-        out.flush()?;
+    let mut rest = path;
+    while let Some((segment, more)) = rest.split_once('/') {
+        folder = folder.create_dir(segment)?;
+        rest = more;
     }
-    Ok(())
+    let mut out = folder.create_file(rest)?;
+    out.truncate()?;
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -348,10 +353,12 @@ mod tests {
         run("fsck.vfat", &["-n", "-v", part.to_str().expect("text")]);
         let at = format!("{path}@@{}", esp.start);
         // Firmware renames no file whose time is no time, and systemd-boot counts by renaming.
-        let said = run("mdir", &["-i", &at, "::EFI/Linux"]);
+        let said = run("mdir", &["-i", &at, "::loader/entries"]);
         assert!(said.contains("1980-01-01"), "{said}");
         let said = run("mdir", &["-/", "-b", "-i", &at, "::"]);
-        for file in ["EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "EFI/Linux/kiln-a-edge-router-2+3.efi"] {
+        for file in
+            ["EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "EFI/kiln/a.efi", "loader/entries/kiln-a-1+3.conf"]
+        {
             assert!(said.contains(file), "{file} is not in {said}");
         }
     }
@@ -372,9 +379,9 @@ mod tests {
     fn a_new_uki_takes_the_place_of_an_old_one() {
         let mut file = tempfile::tempfile().expect("a file");
         let esp = disk(&file);
-        let old = uki_file('a', &image(), Some(3));
-        let new = BootFile { path: uki_file('a', &image(), None), bytes: b"new" };
-        let gone = [old.as_str(), "EFI/Linux/never-was.efi"];
+        let old = uki_file('a');
+        let new = BootFile { path: uki_file('b'), bytes: b"new".into() };
+        let gone = [old.as_str(), "EFI/kiln/never-was.efi"];
         update_esp(&mut file, esp.clone(), std::slice::from_ref(&new), &gone).expect("updated");
         let mut read = |path: &str, limit| read_esp_file(&mut file, esp.clone(), path, limit);
         assert_eq!(read(&new.path, 3).expect("read").as_deref(), Some(&b"new"[..]));
@@ -386,12 +393,13 @@ mod tests {
     fn an_entry_that_has_proven_itself_loses_its_counter_and_nothing_else() {
         let mut file = tempfile::tempfile().expect("a file");
         let esp = disk(&file);
-        let (counted, proven) = (uki_file('a', &image(), Some(3)), uki_file('a', &image(), None));
+        let entry = |tries| Entry::new('a', 1, &image(), tries).path;
+        let (counted, proven) = (entry(Some(3)), entry(None));
         let before = read_esp_file(&mut file, esp.clone(), &counted, 1 << 30).expect("read");
         assert!(before.is_some());
         rename_esp(&mut file, esp.clone(), &counted, &proven).expect("renamed");
         assert_eq!(read_esp_file(&mut file, esp.clone(), &proven, 1 << 30).expect("read"), before);
-        let names = list_esp(&mut file, esp.clone(), "EFI/Linux").expect("listed");
+        let names = list_esp(&mut file, esp.clone(), "loader/entries").expect("listed");
         assert_eq!(names, [proven.rsplit('/').next().expect("a name")]);
         assert!(rename_esp(&mut file, esp.clone(), &counted, &proven).is_err(), "it is not there any more");
         assert_eq!(list_esp(&mut file, esp, "no/such").expect("listed"), Vec::<String>::new());
@@ -405,7 +413,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a file");
         let esp = disk(&file);
         let bytes = vec![0; 300 << 20];
-        let full = update_esp(&mut file, esp, &[BootFile { path: "x".into(), bytes: &bytes }], &[]);
+        let full = update_esp(&mut file, esp, &[BootFile { path: "x".into(), bytes: bytes.into() }], &[]);
         assert!(full.expect_err("full").to_string().contains("cannot write x"));
     }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
-use kiln_disk::{MIB, Sizes, boot_files, plan, read_esp_file, read_table, write_esp, write_table};
+use kiln_disk::{BootFile, MIB, Sizes, boot_files, plan, read_esp_file, read_table, write_esp, write_table};
 use kiln_model::manifest::{ManifestKind, Part};
-use kiln_model::{Arch, Format, UnixMillis};
+use kiln_model::{Arch, Format, ImageId, UnixMillis};
 use kiln_signing::bundle::Index;
 use kiln_signing::envelope;
 use kiln_signing::fleet::FleetKeys;
@@ -18,6 +18,7 @@ use super::*;
 
 const SIZES: Sizes = Sizes { esp: 260 * MIB, slot: MIB, state: MIB };
 const OLD: &[u8] = b"the UKI that runs";
+const OLDER: &[u8] = b"older";
 const LOADER: &[u8] = b"systemd-boot";
 const LOCK: &[u8] = b"lock";
 
@@ -139,6 +140,10 @@ fn image() -> Image {
     Image { parts, manifest, envelope, root: TrustedRoot::new(&root).expect("root") }
 }
 
+fn boot_file(path: &str, bytes: &[u8]) -> BootFile<'static> {
+    BootFile { path: path.to_owned(), bytes: bytes.to_vec().into() }
+}
+
 /// A disk on which slot A runs version 1, and B holds what was there before.
 fn disk() -> (Rc<File>, Table) {
     let mut file = tempfile::tempfile().expect("file");
@@ -147,9 +152,12 @@ fn disk() -> (Rc<File>, Table) {
     write_table(&mut file, &table).expect("table");
     let mut running = kiln_signing::image_ref(&image().manifest);
     running.version = "1".parse().expect("version");
+    running.id = ImageId(Sha256::of(b"version 1"));
     let mut files = boot_files(Arch::X86_64, 'a', &running, None, LOADER, OLD).to_vec();
-    files
-        .push(kiln_disk::BootFile { path: "EFI/Linux/kiln-b-edge-router-0.efi".to_owned(), bytes: b"older" });
+    let older = Entry::new('b', 7, &running, None);
+    files.push(boot_file(&older.path, older.text(&running).as_bytes()));
+    files.push(boot_file("EFI/kiln/b.efi", OLDER));
+    files.push(boot_file("EFI/Linux/kiln-b-edge-router-0.efi", OLDER));
     let range = |kind| table.find(kind).expect("a partition").range.clone();
     write_esp(&mut file, range(Kind::Esp), 512, b"seed", &files).expect("ESP");
     for (kind, byte) in [(Kind::SlotA, 0xa), (Kind::SlotB, 0xb)] {
@@ -183,19 +191,19 @@ fn check(disk: &mut Disk, table: &Table, image: &Image) -> bool {
     let esp = range(Kind::Esp);
     let mut read = |path: &str| read_esp_file(disk, esp.clone(), path, MIB).expect("readable");
     assert_eq!(read("EFI/BOOT/BOOTX64.EFI").as_deref(), Some(LOADER));
-    assert_eq!(read("EFI/Linux/kiln-a-edge-router-1.efi").as_deref(), Some(OLD));
+    assert_eq!(read("EFI/kiln/a.efi").as_deref(), Some(OLD));
+    let uki = read("EFI/kiln/b.efi");
+    let entries = read_entries(disk, esp).expect("readable");
+    assert!(entries.iter().any(|entry| entry.slot == 'a' && entry.tries.is_none()), "{entries:?}");
     let mut starts = false;
-    for name in list_esp(disk, esp.clone(), FOLDER).expect("readable") {
-        let content = read_esp_file(disk, esp.clone(), &format!("{FOLDER}/{name}"), MIB).expect("readable");
-        match content.as_deref() {
-            Some(OLD | []) => {}
-            Some(b"older") => assert!(first == [0xb; 512], "{name} stands for a slot that is written"),
-            Some(new) => {
-                assert!(new == [9; 9000] && whole, "{name}: {} bytes, whole: {whole}", new.len());
-                assert_eq!(name, "kiln-b-edge-router-2+3.efi");
-                starts = true;
-            }
-            None => unreachable!("{name} was listed"),
+    for entry in entries.iter().filter(|entry| entry.slot == 'b') {
+        if entry.is_of(&kiln_signing::image_ref(&image.manifest)) {
+            assert!(uki.as_deref() == Some(&[9; 9000]) && whole, "{entry:?}, whole: {whole}");
+            assert_eq!(entries.first(), Some(entry), "it is not started");
+            starts = true;
+        } else {
+            assert!(first == [0xb; 512], "{entry:?} stands for a slot that is written");
+            assert!(!entry.is_ordered() || uki.as_deref() == Some(OLDER), "{entry:?} starts nothing");
         }
     }
     starts
