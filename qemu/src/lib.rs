@@ -25,6 +25,7 @@ pub mod holder;
 mod lab;
 mod machine;
 mod network;
+mod nvram;
 pub mod probe;
 mod qmp;
 mod router;

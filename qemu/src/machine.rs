@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::LabError;
 use crate::files::Files;
 use crate::network;
+use crate::nvram;
 use crate::tools;
 use crate::topology::{Firmware, MachineTopology};
 
@@ -52,8 +53,7 @@ pub fn prepare(files: &Files, machine: &MachineTopology) -> Result<(), LabError>
     let dir = files.machine(machine.name.as_str());
     fs::create_dir_all(&dir).map_err(LabError::file("create", &dir))?;
     if machine.firmware.is_uefi() {
-        let empty = Path::new(tools::uefi(machine).vars);
-        copy(machine.secure_boot.as_deref().unwrap_or(empty), &dir.join(VARS))?;
+        prepare_variables(machine, &dir.join(VARS))?;
     }
     let Some(disk) = &machine.disk else { return Ok(()) };
     let file = dir.join(DISK);
@@ -63,6 +63,20 @@ pub fn prepare(files: &Files, machine: &MachineTopology) -> Result<(), LabError>
     let bytes = u64::from(disk.size_mib.unwrap_or_default()) << 20;
     let blank = fs::File::create(&file).and_then(|file| file.set_len(bytes));
     blank.map_err(LabError::file("make the disk", &file))
+}
+
+fn prepare_variables(machine: &MachineTopology, to: &Path) -> Result<(), LabError> {
+    let empty = Path::new(tools::uefi(machine).vars);
+    match &machine.secure_boot {
+        Some(keys) if keys.is_dir() => {
+            let variables = fs::read(empty).map_err(LabError::file("read", empty))?;
+            let enrolled = nvram::enroll(&variables, keys);
+            let enrolled = enrolled.map_err(LabError::file("make Secure Boot trust the keys in", keys))?;
+            fs::write(to, enrolled).map_err(LabError::file("write", to))
+        }
+        Some(variables) => copy(variables, to),
+        None => copy(machine.nvram.as_deref().unwrap_or(empty), to),
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), LabError> {

@@ -149,6 +149,16 @@ mod tests {
                 "arch = \"arm64\"\nsecure_boot = \"v.fd\"\nlinks =",
                 "secure_boot is for UEFI on x86_64",
             ),
+            (
+                "links =",
+                "nvram = \"v.fd\"\nfirmware = \"bios\"\nlinks =",
+                "nvram is for UEFI without secure_boot",
+            ),
+            (
+                "links =",
+                "nvram = \"v.fd\"\nsecure_boot = \"k\"\nlinks =",
+                "nvram is for UEFI without secure_boot",
+            ),
             ("links =", "serial = \"a\\nb\"\nlinks =", "serial must be printable ASCII"),
             ("links =", "disk = { size_mib = 4 }\nlinks =", "a disk has 16 to 1048576 MiB"),
             ("links =", "disk = { size_mib = 64, image = \"x\" }\nlinks =", "either size_mib or image"),

@@ -140,7 +140,7 @@ impl Drop for Flipped {
 }
 
 /// Where `kiln bake` keeps downloads when it is not told.
-fn default_cache() -> Result<PathBuf, Failed> {
+pub fn default_cache() -> Result<PathBuf, Failed> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("KILN_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("kiln")))

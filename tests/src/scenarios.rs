@@ -6,8 +6,10 @@
 mod arm64;
 mod discovery;
 mod disk;
+mod disk_update;
 mod network;
 mod onie;
+mod secure_boot;
 mod summary;
 
 use std::time::Instant;
@@ -69,6 +71,21 @@ const SCENARIOS: &[Scenario] = &[
         name: "disk",
         title: "A/B disk to a healthy agent, and again without a server",
         run: disk::run,
+    },
+    Scenario {
+        name: "disk-update",
+        title: "A/B disk: a new image, a power cut while one is written, and back to an older one",
+        run: disk_update::run,
+    },
+    Scenario {
+        name: "disk-fallback",
+        title: "A/B disk: an image that never runs, and the loader goes back by itself",
+        run: disk_update::fall_back,
+    },
+    Scenario {
+        name: "secure-boot",
+        title: "Secure Boot: a UKI that we signed, one that others did, and one with a flipped bit",
+        run: secure_boot::run,
     },
     Scenario { name: "onie", title: "ONIE's search, installer, and a boot from the disk", run: onie::run },
     Scenario { name: "discovery", title: "an unknown machine is accepted, and healthy", run: discovery::run },
@@ -169,12 +186,23 @@ fn stage(args: &Args, scenario: &Scenario, arch: Arch) -> Result<Demo, Failed> {
 
 /// Makes the fleet, with these lines for its policy and its machines, and publishes the image.
 fn prepare(demo: &Demo, image_folder: &str, arch: &str, fleet: &str) -> Result<String, Failed> {
+    init(demo, fleet)?;
+    publish(demo, image_folder, "1", arch)
+}
+
+/// Makes the fleet.
+fn init(demo: &Demo, fleet: &str) -> Result<(), Failed> {
     let dir = demo.fleet.dir().display().to_string();
     demo.kiln.type_in(&["init", &dir, "--lab", "--image", IMAGE])?;
     demo.fleet.mark()?;
-    demo.fleet.write("fleet.toml", fleet)?;
+    demo.fleet.write("fleet.toml", fleet).map(drop)
+}
+
+/// Bakes and publishes what the image's files say now, and gives the bundle.
+fn publish(demo: &Demo, image_folder: &str, version: &str, arch: &str) -> Result<String, Failed> {
     demo.kiln.run(&["bake", image_folder])?;
-    let bundle = demo.fleet.dir().join(format!("bundles/{IMAGE}-1-{arch}.kiln")).display().to_string();
+    let bundle = demo.fleet.dir().join(format!("bundles/{IMAGE}-{version}-{arch}.kiln"));
+    let bundle = bundle.display().to_string();
     demo.kiln.run(&["publish", &bundle])?;
     Ok(bundle)
 }
@@ -208,6 +236,25 @@ fn lab_up_on(demo: &Demo, boot: &str, machine: &str) -> Result<(), Failed> {
     let file = demo.fleet.write("topology.toml", &text)?.display().to_string();
     demo.kiln.run(&["lab", "up", "--topology", &file])?;
     Ok(())
+}
+
+/// What a machine's console says after the first `before` bytes of it.
+fn console(demo: &Demo, machine: &str, before: usize) -> Result<String, Failed> {
+    let console = demo.kiln.console(machine, disk::CONSOLE)?;
+    Ok(console.get(before..).unwrap_or(&console).to_owned())
+}
+
+/// Waits until a machine's console says `wanted` after its first `before` bytes; gives the line.
+fn says(demo: &Demo, machine: &str, before: usize, wanted: &str) -> Result<String, Failed> {
+    wait::until(&format!("{machine}'s console to say `{wanted}`"), DEADLINE_S, || {
+        // A machine that has power since a moment ago has no console yet.
+        let said = match console(demo, machine, before) {
+            Ok(said) => said,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let line = said.lines().find(|line| line.contains(wanted));
+        Ok(line.map(str::to_owned).ok_or_else(|| said.lines().last().unwrap_or_default().to_owned()))
+    })
 }
 
 /// Waits until the machine is healthy on version 1, and shows its way there.

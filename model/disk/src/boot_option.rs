@@ -208,7 +208,8 @@ mod tests {
                 prop_assert!(after.contains(other));
             }
             if let Some(taken) = kept.get(&plan.number) {
-                prop_assert_eq!(description(taken).as_deref(), Some(DESCRIPTION), "another's is not taken");
+                let taken = description(taken);
+                prop_assert_eq!(taken.as_deref(), Some(DESCRIPTION), "another's is not taken");
             }
         }
     }

@@ -120,7 +120,7 @@ fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
         ),
         Step::Loader => (
             60,
-            "the boot loader was fetched by HTTP and did not start. Look for Secure Boot, and whether the firmware boots what is for its processor",
+            "the firmware fetched all of it by HTTP and nothing of it was heard since. Most likely Secure Boot does not trust it: enrol the certificate that signed it, or switch Secure Boot off. Else look whether the firmware boots what is for its processor",
         ),
         Step::NothingToBoot => {
             (0, "the firmware asked and there is nothing for it, for the reason that is named")

@@ -22,9 +22,14 @@ pub struct MachineTopology {
     /// What starts it.
     #[serde(default)]
     pub firmware: Firmware,
-    /// Secure Boot is on: the file of firmware variables that has the keys. x86_64 only.
+    /// Secure Boot is on, and its firmware trusts these keys alone: the folder that `kiln key new secure-boot` makes, or
+    /// a file of firmware variables that has keys. x86_64 only.
     #[serde(default)]
     pub secure_boot: Option<PathBuf>,
+    /// The firmware's variables that it begins with, such as those of a machine of a lab that is down
+    /// (`.lab/machines/NAME/vars.fd`); empty ones when this is not there.
+    #[serde(default)]
+    pub nvram: Option<PathBuf>,
     /// Its disk.
     #[serde(default)]
     pub disk: Option<Disk>,
@@ -132,7 +137,8 @@ impl MachineTopology {
     pub(super) fn find_files(&mut self, folder: &Path) {
         let image = self.disk.as_mut().and_then(|disk| disk.image.as_mut());
         let linux = self.linux.iter_mut().flat_map(|linux| [&mut linux.kernel, &mut linux.initrd]);
-        for path in self.secure_boot.as_mut().into_iter().chain(image).chain(linux) {
+        let variables = [&mut self.secure_boot, &mut self.nvram].into_iter().flatten();
+        for path in variables.chain(image).chain(linux) {
             *path = folder.join(&*path);
         }
     }
@@ -156,6 +162,9 @@ impl MachineTopology {
         }
         if self.secure_boot.is_some() && (self.arch != Arch::X86_64 || !self.firmware.is_uefi()) {
             return refuse("secure_boot is for UEFI on x86_64");
+        }
+        if self.nvram.is_some() && (self.secure_boot.is_some() || !self.firmware.is_uefi()) {
+            return refuse("nvram is for UEFI without secure_boot, which has variables of its own");
         }
         if self.firmware == Firmware::Disk && self.disk.is_none() {
             return refuse("it boots from a disk and has none: add disk = { image = \"FILE\" }");

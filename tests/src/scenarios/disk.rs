@@ -41,9 +41,9 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
 }
 
 /// Lines of the console that are looked at.
-const CONSOLE: usize = 4000;
+pub(super) const CONSOLE: usize = 4000;
 
-fn unpack(packed: &std::path::Path, to: &std::path::Path) -> Result<(), Failed> {
+pub(super) fn unpack(packed: &std::path::Path, to: &std::path::Path) -> Result<(), Failed> {
     let out = std::fs::File::create(to)?;
     let status = Command::new("zstd").args(["-dcq"]).arg(packed).stdout(Stdio::from(out)).status()?;
     if status.success() {

@@ -1,13 +1,14 @@
 //! A switch with ONIE: its search, the installer in busybox on a blank disk, and a boot from that disk.
 //!
-//! ONIE itself is played by `tests/onie/init` on the image's own kernel.
+//! ONIE itself is played by `tests/onie/init` on the image's own kernel, which a UEFI starts: its variables are kept, so
+//! that the boot entry which the installer makes is the one that starts the disk.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{DEADLINE_S, IMAGE, MACHINE, healthy, lab_up, machine, policy, prepare};
+use super::{DEADLINE_S, IMAGE, MACHINE, healthy, lab_up, machine, policy, prepare, says};
 use crate::demo::{Demo, Failed};
 use crate::wait;
 
@@ -23,7 +24,8 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
     demo.kiln.run(&["publish", &bundle, "--with", "onie"])?;
     let dir = demo.fleet.dir().canonicalize()?;
     fs::write(dir.join("vmlinuz"), part(&bundle, "vmlinuz")?)?;
-    fs::write(dir.join("onie.img"), initrd(&dir, &part(&bundle, "initrd")?)?)?;
+    let efivarfs = module(demo, "efivarfs.ko")?;
+    fs::write(dir.join("onie.img"), initrd(&dir, &part(&bundle, "initrd")?, &efivarfs)?)?;
 
     // Installed once by the name that the default names end with: the last that ONIE tries, and the first that
     // a server without our options would answer.
@@ -42,12 +44,37 @@ pub fn run(demo: &mut Demo) -> Result<(), Failed> {
         said.contains("FOUND by waterfall: ") && said.contains("OVER: DONE"),
         || said.clone(),
     )?;
-    let disk = dir.join(".lab/machines").join(MACHINE).join("disk.raw");
+    let entry = says(demo, MACHINE, 0, "the firmware starts it: Boot")?;
+    println!("     {entry}");
+    let folder = dir.join(".lab/machines").join(MACHINE);
     demo.kiln.run(&["lab", "down"])?;
-    fs::rename(disk, dir.join("disk.raw"))?;
+    fs::rename(folder.join("disk.raw"), dir.join("disk.raw"))?;
+    fs::rename(folder.join("vars.fd"), dir.join("nvram.fd"))?;
 
-    lab_up(demo, "firmware = \"disk\"\ndisk = { image = \"disk.raw\" }")?;
+    lab_up(demo, "firmware = \"disk\"\nnvram = \"nvram.fd\"\ndisk = { image = \"disk.raw\" }")?;
+    let started = says(demo, MACHINE, 0, "BdsDxe: starting Boot")?;
+    let ours = started.contains("\"Kiln\" from HD(1,GPT,") && started.contains("BOOTX64.EFI");
+    demo.check("the firmware starts the entry that the installer made", ours, || started)?;
     healthy(demo).map(drop)
+}
+
+/// A module of the image's kernel that the image leaves out, from the package that it was locked to.
+fn module(demo: &Demo, name: &str) -> Result<Vec<u8>, Failed> {
+    let lock = fs::read_to_string(demo.fleet.dir().join("images").join(IMAGE).join("image.lock"))?;
+    let package = lock.split("[[package]]").find(|package| package.contains("name = \"linux-image-6"));
+    let digest = package.and_then(|package| package.lines().find_map(|line| line.strip_prefix("sha256 = ")));
+    let digest = digest.ok_or_else(|| Failed::new("the lock names no kernel"))?.trim_matches('"');
+    let package = crate::fleet::default_cache()?.join("sha256").join(digest);
+    let mut unpack =
+        Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&package).stdout(Stdio::piped()).spawn()?;
+    let tar = unpack.stdout.take().map_or_else(Stdio::null, Stdio::from);
+    let pattern = format!("*/{name}");
+    let out = Command::new("tar").args(["-xO", "--wildcards", &pattern]).stdin(tar).output()?;
+    unpack.wait()?;
+    if out.stdout.is_empty() {
+        return Err(Failed::new(format!("{} has no {name}", package.display())));
+    }
+    Ok(out.stdout)
 }
 
 /// A part's bytes out of a bundle, which is a tar.
@@ -60,7 +87,7 @@ fn part(bundle: &str, name: &str) -> Result<Vec<u8>, Failed> {
 }
 
 /// The image's initrd with ONIE's player appended: the kernel unpacks one archive after the other.
-fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
+fn initrd(dir: &Path, image: &[u8], efivarfs: &[u8]) -> Result<Vec<u8>, Failed> {
     let tree = dir.join("onie-tree");
     for folder in ["onie", "bin", "dev"] {
         fs::create_dir_all(tree.join(folder))?;
@@ -71,6 +98,7 @@ fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
         fs::write(tree.join(name), script)?;
         fs::set_permissions(tree.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
+    fs::write(tree.join("onie/efivarfs.ko"), efivarfs)?;
     let mut whole = image.to_vec();
     whole.resize(whole.len().next_multiple_of(4), 0);
     whole.extend(cpio(&tree)?);
@@ -78,7 +106,8 @@ fn initrd(dir: &Path, image: &[u8]) -> Result<Vec<u8>, Failed> {
 }
 
 fn cpio(tree: &Path) -> Result<Vec<u8>, Failed> {
-    let names = [".", "bin", "bin/busybox", "dev", "onie", "onie/init", "onie/search"].map(PathBuf::from);
+    let names = [".", "bin", "bin/busybox", "dev", "onie", "onie/init", "onie/search", "onie/efivarfs.ko"];
+    let names = names.map(PathBuf::from);
     let mut child = Command::new("cpio")
         .args(["-o", "-H", "newc", "-R", "0:0", "--quiet"])
         .current_dir(tree)

@@ -136,6 +136,7 @@ fn wire(machines: &[MachineSpec], arch: Arch, firmware: Firmware) -> Result<Topo
             memory_mib: 768,
             firmware,
             secure_boot: None,
+            nvram: None,
             disk: None,
             linux: None,
             vendor: String::new(),
