@@ -12,7 +12,7 @@ AGENT_FLAGS := -Ctarget-feature=+crt-static --cfg getrandom_backend="linux_getra
 # For what makes network namespaces and taps.
 AS_ROOT  := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test test-long bench agent agent-arm64 kiln fmt clean setup-demo setup-test setup-bench setup-arm64
+.PHONY: help demo test test-long bench fuzz agent agent-arm64 kiln fmt clean setup-demo setup-test setup-bench setup-arm64
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,7 +65,7 @@ bench: setup-bench agent ## our servers, our builder and the peers in one run: a
 	$(AS_ROOT) $(TARGET)/release/kiln-bench --kiln $(TARGET)/release/kiln --agent $(AGENT) --tftp $(TARGET)/release/examples/serve \
 		--tftpd-hpa $(TARGET)/bench/tftpd-hpa/usr/sbin/in.tftpd --out $(TARGET)/bench.json $(ARGS)
 
-fuzz: setup-test ## fuzz every reader for MINUTES (10) of processor time each, or TARGET="deb tuf" alone
+fuzz: setup-test ## fuzz every reader for MINUTES (10) of processor time each, JOBS at a time; TARGETS="deb tuf" for some
 	nice -n 19 ./tests/fuzz/run.sh
 
 fmt: ## format everything
