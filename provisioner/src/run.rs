@@ -28,6 +28,8 @@ use crate::{api, dhcp, dhcp6, host, http, proxy, rogue, rollouts, tftp};
 const WAITING: i32 = 4096;
 /// How often `timestamp.json` is looked at.
 const REPOSITORY_POLL: Duration = Duration::from_secs(1);
+/// Bytes of each of the two segments of the store's log: some seconds of leases at full speed.
+const LOG_BYTES: usize = 32 << 20;
 
 /// Runs the server until `shutdown` is ready, then ends every connection in good order.
 ///
@@ -73,7 +75,8 @@ async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Wr
         .map_err(ServeError::file("create", &state))?;
     api::refuse_second_server(socket)?;
     let folder: PathBuf = state.join("store");
-    let store = blocking(move || SledStore::open(&folder, Arc::new(SystemClock::default()))).await??;
+    let open = move || SledStore::open_with(&folder, Arc::new(SystemClock::default()), LOG_BYTES);
+    let store = blocking(open).await??;
     let store: Arc<dyn Store> = Arc::new(store);
     let (server, writer) = Server::new(config, store)?;
     server.restore_fleet().await?;

@@ -128,14 +128,15 @@ impl Leases {
         }
     }
 
-    /// Makes all of `asks` durable in one transaction, each decided after those before it.
+    /// Makes all of `asks` durable in one transaction, each decided after those before it. For a thread of its own:
+    /// it is blocked while the disk works.
     pub async fn write(&self, db: &Db, asks: &[Ask], now: UnixMillis) -> Result<Vec<Verdict>, LeaseError> {
         let _writing = self.writing.lock().await;
         for _ in 0..ATTEMPTS {
             let oldest = self.oldest(db).await?;
             let (verdicts, transaction) = self.decide(asks, now, oldest)?;
             let Some((txn, mut written)) = transaction else { return Ok(verdicts) };
-            let outcome = db.store().txn(txn).await?;
+            let outcome = db.store().txn_here(txn).await?;
             if outcome.succeeded {
                 written.revision = outcome.revision;
                 self.held_mut().show(written);
@@ -189,12 +190,15 @@ impl Leases {
 
     /// Takes over what the store says and the view does not. To be called by who holds `writing`.
     async fn catch_up(&self, db: &Db) -> Result<(), LeaseError> {
-        let stored = db.store().range(Query::prefix(key::LEASES)).await?;
-        let head = stored.entries.iter().find(|entry| entry.key.as_str() == key::LEASE_HEAD);
-        let head = head.map(|entry| entry.modified);
+        // Mostly there is nothing new, and every chunk is a lot to look at.
+        let head = Key::new(key::LEASE_HEAD).map_err(DbError::from)?;
+        let head = db.store().get(&head).await?.map(|entry| entry.modified);
         if self.held().head == head {
             return Ok(());
         }
+        let stored = db.store().range(Query::prefix(key::LEASES)).await?;
+        let head = stored.entries.iter().find(|entry| entry.key.as_str() == key::LEASE_HEAD);
+        let head = head.map(|entry| entry.modified);
         let mut chunks = Vec::new();
         for entry in &stored.entries {
             if let Some(number) = entry.key.as_str().strip_prefix(key::LEASE_LOG).and_then(|n| n.parse().ok())

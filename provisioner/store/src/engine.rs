@@ -1,27 +1,32 @@
-//! The engine that both embedded backends share: one writer thread, readers that never wait for it.
+//! The engine that both embedded backends share: one writer, readers that never wait for it.
 //!
-//! Requests that change something go to the writer, which decides as many as are waiting, appends them
-//! to the journal, syncs it once (group commit), then shows the changes to readers and answers. So
-//! nobody ever sees a change that a power cut could take back. When the journal fails, nothing more is
-//! written until the store is opened anew: after a failed sync nobody knows what is on the disk.
+//! Requests that change something wait in a queue. Whoever has the writer decides as many as are waiting, appends
+//! them to the journal, syncs it once (group commit), then shows the changes to readers and answers. So nobody
+//! ever sees a change that a power cut could take back. When the journal fails, nothing more is written until the
+//! store is opened anew: after a failed sync nobody knows what is on the disk.
+//!
+//! The writer is used by a thread of its own, which requests wake, and by who asks through [`Store::txn_here`] and
+//! waits on the spot: that saves waking two threads, which takes as long as a good disk.
 
+mod desk;
 mod ring;
 mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
+use crate::engine::desk::Desk;
 use crate::engine::ring::{Follower, Published};
 use crate::engine::writer::Writer;
 use crate::error::StoreError;
 use crate::export;
-use crate::journal::sled::SledJournal;
+use crate::journal::log::LogJournal;
 use crate::journal::{Forgetful, Journal};
 use crate::key::{Key, KeyRange};
 use crate::state::State;
@@ -31,6 +36,8 @@ use crate::{Answer, Store};
 
 /// Requests that may wait for the writer; who comes later waits outside.
 const WAITING: usize = 4096;
+/// Bytes of each of the log's two segments when nobody says anything else.
+pub(crate) const LOG_BYTES: usize = 2 << 20;
 
 /// A store in a folder, on sled. One process at a time may have it open.
 pub struct SledStore(Engine);
@@ -41,7 +48,13 @@ pub struct MemoryStore(Engine);
 impl SledStore {
     /// Opens the store in the folder `path`, which is made when it is not there. Blocks.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let (journal, state) = SledJournal::open(path)?;
+        Self::open_with(path, clock, LOG_BYTES)
+    }
+
+    /// The same, with a log of two segments of `log_bytes` each, or longer. The more is written in a second the longer
+    /// they should be: when one is full, what is in it goes elsewhere. Blocks.
+    pub fn open_with(path: &Path, clock: Arc<dyn Clock>, log_bytes: usize) -> Result<Self, StoreError> {
+        let (journal, state) = LogJournal::open(path, log_bytes)?;
         Ok(Self(Engine::start(journal, state, clock)?))
     }
 
@@ -63,8 +76,8 @@ impl MemoryStore {
 /// What the writer is asked.
 struct Request {
     ask: Ask,
-    /// Its place among those that wait.
-    permit: OwnedSemaphorePermit,
+    /// Its place among those that wait, if it does.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -79,31 +92,32 @@ enum Ask {
 struct Engine {
     published: Arc<Published>,
     waiting: Arc<Semaphore>,
+    desk: Arc<Desk>,
     /// None only while it is dropped.
-    requests: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
     fn start(journal: impl Journal, state: State, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let published = Arc::new(Published::new(state.clone()));
-        let (requests, inbox) = mpsc::channel();
-        let writer = Writer::new(journal, state, clock, Arc::clone(&published));
+        let writer = Writer::new(Box::new(journal), state, clock, Arc::clone(&published));
+        let desk = Arc::new(Desk::new(writer));
         let thread = std::thread::Builder::new()
             .name("kiln-store".to_owned())
-            .spawn(move || writer.run(&inbox))
+            .spawn({
+                let desk = Arc::clone(&desk);
+                move || desk.run()
+            })
             .map_err(StoreError::io("store", "its writer thread cannot be started"))?;
         let waiting = Arc::new(Semaphore::new(WAITING));
-        Ok(Self { published, waiting, requests: Some(requests), writer: Some(thread) })
+        Ok(Self { published, waiting, desk, thread: Some(thread) })
     }
 
     /// Asks the writer. Once it is asked, dropping the future does not take the request back.
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, StoreError> {
         let permit = Arc::clone(&self.waiting).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let request = Request { ask: ask(reply), permit };
-        let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
-        requests.send(request).map_err(|_| StoreError::Closed)?;
+        self.desk.add(Request { ask: ask(reply), permit: Some(permit) });
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -111,9 +125,9 @@ impl Engine {
 impl Drop for Engine {
     /// Waits for what was asked to become durable, and gives the folder up.
     fn drop(&mut self) {
-        self.requests = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
+        self.desk.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
         {
             tracing::error!("the store's writer has panicked; what it was writing is lost");
         }
@@ -131,6 +145,14 @@ impl Store for Engine {
 
     fn txn(&self, txn: Txn) -> Answer<'_, Outcome> {
         Box::pin(self.ask(|reply| Ask::Txn(txn, reply)))
+    }
+
+    fn txn_here(&self, txn: Txn) -> Answer<'_, Outcome> {
+        Box::pin(async move {
+            let (reply, mut answer) = oneshot::channel();
+            self.desk.work_with(Request { ask: Ask::Txn(txn, reply), permit: None });
+            answer.try_recv().map_err(|_| StoreError::Closed)?
+        })
     }
 
     fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId> {
@@ -163,6 +185,10 @@ macro_rules! is_engine {
 
             fn txn(&self, txn: Txn) -> Answer<'_, Outcome> {
                 self.0.txn(txn)
+            }
+
+            fn txn_here(&self, txn: Txn) -> Answer<'_, Outcome> {
+                self.0.txn_here(txn)
             }
 
             fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId> {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::engine::LOG_BYTES;
 use crate::error::StoreError;
 use crate::journal::sled::{create, is_free};
 use crate::key::Key;
@@ -60,7 +61,7 @@ pub fn restore(input: impl io::Read, path: &Path) -> Result<Revision, StoreError
     if !is_free(path) {
         return Err(StoreError::NotEmpty { path: path.to_owned() });
     }
-    create(path, &state)?;
+    create(path, &state, LOG_BYTES)?;
     Ok(state.revision)
 }
 

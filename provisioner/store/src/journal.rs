@@ -1,5 +1,7 @@
 //! What makes changes durable.
 
+mod dirty;
+pub(crate) mod log;
 pub(crate) mod sled;
 
 use crate::error::StoreError;

@@ -10,8 +10,8 @@
 //!   never ends early: after a restart each one starts again with its whole time to live.
 //!
 //! One engine (`engine`) holds these semantics and keeps the state in memory; a `journal` makes its
-//! changes durable. [`SledStore`] is the engine with sled as journal (see `journal::sled` for what
-//! sled alone would lose), [`MemoryStore`] is the engine without one. Keys and values mean nothing here.
+//! changes durable. [`SledStore`] is the engine with a write-ahead log and sled behind it (`journal::log`; see
+//! `journal::sled` for what sled alone would lose), [`MemoryStore`] is the engine without one. Keys and values mean nothing here.
 
 mod clock;
 #[cfg(feature = "conformance")]
@@ -52,6 +52,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Compares, then does one of two lists of operations. Durable when it is answered.
     fn txn(&self, txn: Txn) -> Answer<'_, Outcome>;
+
+    /// The same, for a thread that does nothing else meanwhile: where the wait is for a disk and not for the network,
+    /// the future blocks the thread for as long. Not for a runtime's threads.
+    fn txn_here(&self, txn: Txn) -> Answer<'_, Outcome> {
+        self.txn(txn)
+    }
 
     /// Makes a lease that ends when it is not kept alive for `time_to_live`.
     fn grant(&self, time_to_live: Duration) -> Answer<'_, LeaseId>;

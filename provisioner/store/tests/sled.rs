@@ -111,21 +111,133 @@ fn a_damaged_store_names_the_way_out() {
     assert_eq!(wait(open(folder.path()).unwrap().range(Query::prefix(""))).unwrap().revision, Revision(300));
 }
 
+/// Copies the files of a store into a folder. Of one that is open this is what a power cut leaves.
+fn copy(from: &Path, into: &Path) {
+    for name in ["conf", "db", "newest", "log.0", "log.1"] {
+        fs::copy(from.join(name), into.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_only_in_the_log_is_read_from_it_and_every_flipped_bit_there_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good");
+    let store = open(&good).unwrap();
+    for n in 1..=40u64 {
+        put(&store, &format!("k{}", n % 7), n.to_be_bytes());
+    }
+    let all = wait(store.range(Query::prefix(""))).unwrap();
+    let cut = folder.path().join("cut");
+    fs::create_dir(&cut).unwrap();
+    copy(&good, &cut);
+    drop(store);
+    let log = fs::read(cut.join("log.0")).unwrap();
+    let frames: Vec<_> = (0..log.len()).step_by(4096).filter(|at| log[*at..].starts_with(b"klg1")).collect();
+    assert_eq!(frames.len(), 40);
+    for (n, at) in frames.iter().enumerate() {
+        let path = folder.path().join(format!("{n}"));
+        fs::create_dir(&path).unwrap();
+        copy(&cut, &path);
+        let mut bad = log.clone();
+        bad[at + n] ^= 1 << (n % 8);
+        fs::write(path.join("log.0"), bad).unwrap();
+        let Err(error) = open(&path) else { panic!("frame {n} was taken") };
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{n}: {error}");
+    }
+    // Twice: taking it over changes nothing.
+    for _ in 0..2 {
+        assert_eq!(wait(open(&cut).unwrap().range(Query::prefix(""))).unwrap(), all);
+    }
+    fs::remove_file(good.join("log.0")).unwrap();
+    assert_eq!(
+        wait(open(&good).unwrap().range(Query::prefix(""))).unwrap(),
+        all,
+        "it was closed in good order"
+    );
+}
+
+#[test]
+fn a_log_that_is_lost_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, cut) = (folder.path().join("good"), folder.path().join("cut"));
+    let store = open(&good).unwrap();
+    put(&store, "a", "1");
+    fs::create_dir(&cut).unwrap();
+    copy(&good, &cut);
+    for name in ["log.0", "log.1"] {
+        fs::remove_file(cut.join(name)).unwrap();
+    }
+    let Err(error) = open(&cut) else { panic!("it was taken") };
+    assert!(error.to_string().contains("1 was acknowledged"), "{error}");
+}
+
+#[test]
+fn more_than_the_log_holds_is_written_and_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = || SledStore::open_with(folder.path(), Arc::new(ManualClock::default()), 64 << 10).unwrap();
+    let store = small();
+    for n in 0..400u32 {
+        put(&store, &format!("k/{:03}", n % 90), vec![n.to_be_bytes()[3]; 1500]);
+    }
+    // One transaction that is longer than both segments.
+    let large = (0..8).fold(Txn::new(), |txn, n| txn.put(key(format!("large/{n}")), vec![n; MAX_VALUE]));
+    wait(store.txn(large)).unwrap();
+    wait(store.txn(Txn::new().op(kiln_store::Op::Delete { range: KeyRange::prefix("k/0") }))).unwrap();
+    let before = wait(store.range(Query::prefix(""))).unwrap();
+    let cut = tempfile::tempdir().unwrap();
+    copy(folder.path(), cut.path());
+    drop(store);
+    for path in [folder.path(), cut.path(), folder.path()] {
+        let store = SledStore::open_with(path, Arc::new(ManualClock::default()), 128 << 10).unwrap();
+        assert_eq!(wait(store.range(Query::prefix(""))).unwrap(), before);
+        assert!(fs::metadata(path.join("log.1")).unwrap().len() >= 128 << 10);
+    }
+}
+
+#[test]
+fn a_transaction_on_the_spot_takes_those_that_wait_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let others: Vec<_> = (0..50)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            runtime.spawn(async move { store.txn(Txn::new().put(key(format!("a/{n}")), "x")).await })
+        })
+        .collect();
+    for n in 0..50 {
+        let done = wait(store.txn_here(Txn::new().put(key(format!("b/{n}")), "x"))).unwrap();
+        assert!(done.succeeded);
+        assert!(
+            wait(store.get(&key(format!("b/{n}")))).unwrap().is_some(),
+            "it is shown when it is answered"
+        );
+    }
+    for other in others {
+        assert!(runtime.block_on(other).unwrap().unwrap().succeeded);
+    }
+    let all = wait(store.range(Query::prefix(""))).unwrap();
+    assert_eq!((all.entries.len(), all.revision), (100, Revision(100)));
+}
+
 #[test]
 fn flipped_bits_are_found_or_harmless() {
     let folder = tempfile::tempdir().unwrap();
     let good = folder.path().join("good");
     filled(&good);
     let all = wait(open(&good).unwrap().range(Query::prefix(""))).unwrap();
-    for (file, count) in [("db", 60), ("newest", 16)] {
+    // With its log, which has everything as well, sled is mended; without it what is lost is noticed.
+    for (file, count, logged) in [("db", 60, false), ("newest", 16, true), ("db", 60, true)] {
         let bytes = fs::read(good.join(file)).unwrap();
         let used = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
         let mut refused = 0;
         for n in 0..count {
-            let path = folder.path().join(format!("{file}{n}"));
+            let path = folder.path().join(format!("{file}{n}{logged}"));
             fs::create_dir(&path).unwrap();
-            for copied in ["conf", "db", "newest"] {
-                fs::copy(good.join(copied), path.join(copied)).unwrap();
+            copy(&good, &path);
+            if !logged {
+                fs::remove_file(path.join("log.0")).unwrap();
             }
             let mut bad = bytes.clone();
             bad[(used / count * n + n).min(used - 1)] ^= 0x10;
@@ -139,7 +251,8 @@ fn flipped_bits_are_found_or_harmless() {
                 }
             }
         }
-        assert!(refused > count / 2, "{refused} of {count} were refused");
+        let mended = logged && file == "db";
+        assert_eq!(refused > count / 2, !mended, "{file}: {refused} of {count} were refused");
     }
 }
 

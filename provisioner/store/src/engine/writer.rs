@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -13,13 +12,8 @@ use crate::journal::Journal;
 use crate::state::{Delta, State};
 use crate::types::LeaseId;
 
-/// The most requests that one sync makes durable.
-const GROUP: usize = 512;
-/// How often the deadlines of leases are looked at while nobody asks anything.
-const TICK: Duration = Duration::from_millis(100);
-
-pub(crate) struct Writer<J> {
-    journal: J,
+pub(crate) struct Writer {
+    journal: Box<dyn Journal>,
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     /// What is decided, durable or not yet.
@@ -35,8 +29,13 @@ pub(crate) struct Writer<J> {
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-impl<J: Journal> Writer<J> {
-    pub(crate) fn new(journal: J, state: State, clock: Arc<dyn Clock>, published: Arc<Published>) -> Self {
+impl Writer {
+    pub(crate) fn new(
+        journal: Box<dyn Journal>,
+        state: State,
+        clock: Arc<dyn Clock>,
+        published: Arc<Published>,
+    ) -> Self {
         // Nobody could keep a lease alive while the store was away, so each one starts again.
         let mut deadlines = Deadlines::default();
         for (id, lease) in &state.leases {
@@ -46,26 +45,18 @@ impl<J: Journal> Writer<J> {
         Self { journal, clock, published, decided: state, deadlines, group, answers, failed: None }
     }
 
-    /// Works until every sender is gone.
-    pub(crate) fn run(mut self, inbox: &Receiver<Request>) {
-        loop {
-            let first = if self.deadlines.is_empty() {
-                inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                inbox.recv_timeout(TICK)
-            };
-            self.end_leases();
-            match first {
-                Ok(request) => {
-                    for request in std::iter::once(request).chain(inbox.try_iter().take(GROUP - 1)) {
-                        self.decide(request);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.commit(),
-            }
-            self.commit();
+    /// Ends leases whose time is over, does `requests`, makes it all durable with one sync, and answers.
+    pub(crate) fn work(&mut self, requests: Vec<Request>) {
+        self.end_leases();
+        for request in requests {
+            self.decide(request);
         }
+        self.commit();
+    }
+
+    /// Whether leases may end while nobody asks anything.
+    pub(crate) fn has_deadlines(&self) -> bool {
+        !self.deadlines.is_empty()
     }
 
     fn decide(&mut self, request: Request) {

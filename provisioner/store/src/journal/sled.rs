@@ -1,9 +1,9 @@
-//! sled as the journal, wrapped so that what is acknowledged stays.
+//! sled as the place where changes stay, behind the log that makes them durable, and wrapped so that they do stay.
 //!
 //! What sled 0.34 alone would lose, and what is done about it:
 //!
 //! - `flush` ends with `sync_file_range`, which leaves the drive's cache and the file's size unsynced
-//!   (spacejam/sled#1452): [`Journal::sync`] adds `fdatasync` through a handle of our own.
+//!   (spacejam/sled#1452): [`SledBase::sync`] adds `fdatasync` through a handle of our own.
 //! - `conf` and the folders are never synced: a new store is made beside its place, synced as a whole
 //!   and renamed (`create`).
 //! - A snapshot that was cut off while it was written is read at the next start, and refused for ever:
@@ -11,12 +11,11 @@
 //! - A log message longer than a quarter of a segment goes to a file of its own that is never synced. A
 //!   leaf holds up to 17 keys, so [`SEGMENT`] leaves room for as many values of the largest size.
 //! - A damaged place in the log is taken for its end, so that everything after it is gone without a
-//!   word. [`Mark`] remembers the newest revision apart from sled, and an older store is refused.
+//!   word. `mark` remembers the newest revision apart from sled, and an older store is refused.
 //!
 //! sled's own lock gives an error that cannot be told from others, so a lock file of ours is taken first.
 
 mod create;
-mod mark;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -26,56 +25,56 @@ use bytes::Bytes;
 use sled::{Batch, Tree};
 
 use crate::error::StoreError;
-use crate::journal::Journal;
-use crate::journal::sled::mark::Mark;
+use crate::journal::dirty::Dirty;
 use crate::key::Key;
-use crate::state::{Delta, State};
-use crate::types::{Entry, Event, LeaseId, Revision};
+use crate::state::State;
+use crate::types::{Entry, LeaseId, Revision};
 
 pub(crate) use self::create::{create, is_free};
 
-/// The format of what is stored; see the keys below.
-const FORMAT: u64 = 1;
+/// The format of what is stored; see the keys below. Format 1 had no log before it: [`SledBase::open`] reads it.
+const FORMAT: u64 = 2;
 /// Bytes in a segment of sled's log; see above.
 const SEGMENT: usize = 8 << 20;
 /// sled is read once, when the store is opened, so it needs next to no cache.
 const CACHE: u64 = 16 << 20;
+/// Bytes that go into sled together, but for one larger value.
+const BATCH: usize = 256 << 10;
 
 const META_FORMAT: &[u8] = b"m/format";
 const META_REVISION: &[u8] = b"m/revision";
 const META_LAST_LEASE: &[u8] = b"m/last-lease";
 /// How many entries there are: what sled lost without noticing is noticed by this.
 const META_ENTRIES: &[u8] = b"m/entries";
+/// The newest frame of the log of which everything is here.
+const META_FRAME: &[u8] = b"m/frame";
 /// `l/<id, 8 bytes>` → time to live in ms.
 const LEASES: &[u8] = b"l/";
 /// `e/<key>` → [`encode`].
 const ENTRIES: &[u8] = b"e/";
 
 /// An open sled store. The order of fields is the order in which they are dropped: the lock last.
-pub(crate) struct SledJournal {
+pub(crate) struct SledBase {
     path: PathBuf,
     tree: Tree,
     /// sled stops its threads and gives the file up when this is dropped.
     _db: sled::Db,
-    log: File,
-    mark: Mark,
-    /// How many entries there are, and the newest revision, with what is appended.
+    file: File,
+    /// How many entries there are.
     entries: u64,
-    newest: Revision,
     _lock: File,
 }
 
-impl SledJournal {
-    /// Opens the store in `path` and reads everything. Makes it when there is nothing.
-    pub(crate) fn open(path: &Path) -> Result<(Self, State), StoreError> {
-        if is_free(path) {
-            create(path, &State::default())?;
-        }
-        let mut journal = Self::start(path)?;
-        let state = journal.read()?;
-        journal.mark.check(path, state.revision)?;
-        (journal.entries, journal.newest) = (count(&state), state.revision);
-        Ok((journal, state))
+impl SledBase {
+    /// Opens what is in `path` and reads everything: the state, which is mixed with newer entries when the power
+    /// was cut in [`Self::keep`], and the newest frame of the log that is all in it.
+    pub(crate) fn open(path: &Path) -> Result<(Self, State, u64), StoreError> {
+        let mut base = Self::start(path)?;
+        base.take_over_format_1()?;
+        let state = base.read()?;
+        base.entries = count(&state);
+        let frame = base.number(META_FRAME)?.unwrap_or(0);
+        Ok((base, state, frame))
     }
 
     /// Starts sled in a folder that is there.
@@ -90,10 +89,9 @@ impl SledJournal {
             .open()
             .map_err(|error| sled_error(path, &error))?;
         let tree = db.open_tree(b"kiln").map_err(|error| sled_error(path, &error))?;
-        let log =
+        let file =
             File::open(path.join("db")).map_err(StoreError::io(path.join("db"), "it cannot be opened"))?;
-        let (mark, path) = (Mark::open(path)?, path.to_owned());
-        Ok(Self { path, tree, _db: db, log, mark, entries: 0, newest: Revision(0), _lock: lock })
+        Ok(Self { path: path.to_owned(), tree, _db: db, file, entries: 0, _lock: lock })
     }
 
     /// Writes everything of `state`, and the format, into a store that is empty.
@@ -110,12 +108,51 @@ impl SledJournal {
         for entry in state.entries.values() {
             self.tree.insert(entry_key(&entry.key), encode(entry)).map_err(|e| self.failed(&e))?;
         }
-        self.newest = state.revision;
+        self.sync()
+    }
+
+    /// Takes changes over from the log; they are durable here when it returns. A power cut in between leaves some
+    /// of them, and the log, which has them all, is read again.
+    pub(crate) fn keep(&mut self, dirty: &Dirty) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (id, time_to_live) in &dirty.leases {
+            match time_to_live {
+                Some(time_to_live) => batch.insert(lease_key(*id), &millis(*time_to_live)),
+                None => batch.remove(lease_key(*id)),
+            }
+        }
+        let mut bytes = 0;
+        for (key, entry) in &dirty.entries {
+            let name = entry_key(key);
+            let there = self.tree.contains_key(&name).map_err(|e| self.failed(&e))?;
+            match entry {
+                Some(entry) => {
+                    self.entries += u64::from(!there);
+                    bytes += name.len() + entry.value.len();
+                    batch.insert(name, encode(entry));
+                }
+                None => {
+                    self.entries -= u64::from(there);
+                    bytes += name.len();
+                    batch.remove(name);
+                }
+            }
+            if bytes >= BATCH {
+                // Each batch is all there or not at all, and counts what is there with it.
+                batch.insert(META_ENTRIES, &self.entries.to_be_bytes());
+                self.apply(std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        batch.insert(META_ENTRIES, &self.entries.to_be_bytes());
+        batch.insert(META_REVISION, &dirty.revision.0.to_be_bytes());
+        batch.insert(META_LAST_LEASE, &dirty.last_lease.to_be_bytes());
+        batch.insert(META_FRAME, &dirty.frame.to_be_bytes());
+        self.apply(batch)?;
         self.sync()
     }
 
     fn read(&self) -> Result<State, StoreError> {
-        self.check_format()?;
         let mut state = State {
             revision: Revision(self.number(META_REVISION)?.unwrap_or(0)),
             last_lease: self.number(META_LAST_LEASE)?.unwrap_or(0),
@@ -131,7 +168,6 @@ impl SledJournal {
         for item in self.tree.scan_prefix(ENTRIES) {
             let (key, value) = item.map_err(|e| sled_error(&self.path, &e))?;
             let entry = decode(&key[ENTRIES.len()..], &value)
-                .filter(|entry| entry.modified <= state.revision)
                 .ok_or_else(|| self.corrupt("an entry cannot be read"))?;
             state.insert(entry);
         }
@@ -144,9 +180,14 @@ impl SledJournal {
         Ok(state)
     }
 
-    fn check_format(&self) -> Result<(), StoreError> {
+    /// Format 1 is the same without a log. Once it may have one, a program that knows format 1 must not open it.
+    fn take_over_format_1(&self) -> Result<(), StoreError> {
         match self.number(META_FORMAT)? {
             Some(FORMAT) => Ok(()),
+            Some(1) => {
+                self.tree.insert(META_FORMAT, &FORMAT.to_be_bytes()).map_err(|e| self.failed(&e))?;
+                self.sync()
+            }
             Some(found) => Err(StoreError::Format { path: self.path.clone(), found, expected: FORMAT }),
             None => Err(self.corrupt("the format number is missing")),
         }
@@ -163,50 +204,17 @@ impl SledJournal {
         self.tree.apply_batch(batch).map_err(|error| self.failed(&error))
     }
 
+    fn sync(&self) -> Result<(), StoreError> {
+        self.tree.flush().map_err(|error| self.failed(&error))?;
+        self.file.sync_data().map_err(|error| self.failed(&error))
+    }
+
     fn failed(&self, error: &impl std::fmt::Display) -> StoreError {
         StoreError::Failed { why: format!("{}: {error}", self.path.display()) }
     }
 
     fn corrupt(&self, found: &str) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), found: found.to_owned() }
-    }
-}
-
-impl Journal for SledJournal {
-    fn append(&mut self, delta: &Delta) -> Result<(), StoreError> {
-        // One batch is one atomic record of sled's log: all of it is recovered, or nothing.
-        let mut batch = Batch::default();
-        if let Some((id, time_to_live)) = delta.granted {
-            batch.insert(META_LAST_LEASE, &id.0.to_be_bytes());
-            batch.insert(lease_key(id), &millis(time_to_live));
-        }
-        if let Some(change) = &delta.change {
-            self.newest = change.revision;
-            batch.insert(META_REVISION, &change.revision.0.to_be_bytes());
-            for event in &change.events {
-                match event {
-                    Event::Put(entry) => {
-                        self.entries += u64::from(entry.version == 1);
-                        batch.insert(entry_key(&entry.key), encode(entry));
-                    }
-                    Event::Delete(key) => {
-                        self.entries -= 1;
-                        batch.remove(entry_key(key));
-                    }
-                }
-            }
-            batch.insert(META_ENTRIES, &self.entries.to_be_bytes());
-        }
-        if let Some(id) = delta.ended {
-            batch.remove(lease_key(id));
-        }
-        self.apply(batch)
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        self.tree.flush().map_err(|error| self.failed(&error))?;
-        self.log.sync_data().map_err(|error| self.failed(&error))?;
-        self.mark.write(self.newest).map_err(|error| self.failed(&error))
     }
 }
 
@@ -264,7 +272,7 @@ fn count(state: &State) -> u64 {
     u64::try_from(state.entries.len()).unwrap_or(u64::MAX)
 }
 
-fn number_of(bytes: &[u8]) -> Option<u64> {
+pub(super) fn number_of(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
@@ -289,4 +297,52 @@ fn decode(key: &[u8], bytes: &[u8]) -> Option<Entry> {
         lease: Some(number(3)?).filter(|id| *id != 0).map(LeaseId),
         value: Bytes::copy_from_slice(bytes.get(32..)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{ManualClock, SledStore, Txn};
+
+    #[test]
+    fn a_store_of_format_1_which_has_no_log_is_taken_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store");
+        let mut state = State::default();
+        for n in 0..100 {
+            let key = Key::new(format!("k/{n}")).expect("a key");
+            let (_, delta) = state.decide(&Txn::new().put(key, vec![n; 100])).expect("decided");
+            state.apply(&delta);
+        }
+        create(&path, &state, 64 << 10).expect("made");
+        {
+            let base = SledBase::start(&path).expect("started");
+            base.tree.insert(META_FORMAT, &1u64.to_be_bytes()).expect("written");
+            base.sync().expect("synced");
+        }
+        for log in ["log.0", "log.1"] {
+            fs::remove_file(path.join(log)).expect("removed");
+        }
+        drop(SledStore::open(&path, Arc::new(ManualClock::default())).expect("taken over"));
+        let (base, found, _) = SledBase::open(&path).expect("there");
+        assert_eq!(found.entries, state.entries);
+        assert_eq!(found.revision, Revision(100));
+        assert_eq!(base.number(META_FORMAT).expect("read"), Some(2));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store");
+        create(&path, &State::default(), 64 << 10).expect("made");
+        {
+            let base = SledBase::start(&path).expect("started");
+            base.tree.insert(META_FORMAT, &3u64.to_be_bytes()).expect("written");
+            base.sync().expect("synced");
+        }
+        let refused = SledBase::open(&path).err().expect("refused");
+        assert!(matches!(refused, StoreError::Format { found: 3, expected: 2, .. }), "{refused}");
+    }
 }

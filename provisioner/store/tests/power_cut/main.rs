@@ -25,8 +25,11 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
+/// Bytes of a segment of the log: so few that it is written over again and again in one run.
+const LOG_BYTES: usize = 256 << 10;
+
 fn open(path: &Path) -> Result<SledStore, StoreError> {
-    SledStore::open(path, Arc::new(ManualClock::default()))
+    SledStore::open_with(path, Arc::new(ManualClock::default()), LOG_BYTES)
 }
 
 fn key(text: &str) -> Key {
@@ -107,6 +110,11 @@ fn recording(reopened: bool) -> Recording {
     let syncs = records.iter().filter(|r| matches!(r, Record::SyncData { .. })).count();
     let said = records.iter().filter(|r| matches!(r, Record::Said(_))).count();
     assert!(syncs >= 60 && said >= 60, "the recorder saw {syncs} syncs and {said} acknowledgements");
+    // Each segment's beginning is written over, so sled was given what had been there.
+    for name in ["log.0", "log.1"] {
+        let begins = |r: &&Record| matches!(r, Record::Write { path, offset: 0, .. } if path.ends_with(name));
+        assert!(records.iter().filter(begins).count() >= 3, "{name} was not written over");
+    }
     Recording { base, path, before, records }
 }
 

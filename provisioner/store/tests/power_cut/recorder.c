@@ -100,7 +100,11 @@ ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset) {
     char path[PATH_MAX];
     pthread_mutex_lock(&lock);
     ssize_t done = real_pwrite64(fd, data, length, offset);
-    if (done > 0 && named(fd, path)) record('w', path, "", data, (size_t)done, (uint64_t)offset);
+    if (done > 0 && named(fd, path)) {
+        record('w', path, "", data, (size_t)done, (uint64_t)offset);
+        /* Such a write is durable when it returns, as if fdatasync came right after it. */
+        if (fcntl(fd, F_GETFL) & O_DSYNC) record('d', path, "", "", 0, 0);
+    }
     pthread_mutex_unlock(&lock);
     return done;
 }

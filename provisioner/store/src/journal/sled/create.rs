@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-use crate::journal::sled::{SledJournal, lock};
+use crate::journal::log;
+use crate::journal::sled::{SledBase, lock};
 use crate::state::State;
 
 /// Whether nothing is at `path`, or an empty folder.
@@ -16,8 +17,9 @@ pub(crate) fn is_free(path: &Path) -> bool {
     }
 }
 
-/// Makes a store of `state` at `path`, which is free: beside it first, then renamed.
-pub(crate) fn create(path: &Path, state: &State) -> Result<(), StoreError> {
+/// Makes a store of `state` at `path`, which is free: beside it first, then renamed. Its log has segments of
+/// `log_bytes`.
+pub(crate) fn create(path: &Path, state: &State, log_bytes: usize) -> Result<(), StoreError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
@@ -27,9 +29,8 @@ pub(crate) fn create(path: &Path, state: &State) -> Result<(), StoreError> {
         let _lock = lock(&partial)?;
         clear(&partial).map_err(StoreError::io(&partial, "what an earlier try left cannot be removed"))?;
     }
-    let mut journal = SledJournal::start(&partial)?;
-    journal.fill(state)?;
-    drop(journal);
+    SledBase::start(&partial)?.fill(state)?;
+    log::create(&partial, log_bytes)?;
     sync(&partial).map_err(StoreError::io(&partial, "it cannot be made durable"))?;
     fs::rename(&partial, path).map_err(StoreError::io(path, "the new store cannot be moved there"))?;
     sync_parent(path).map_err(StoreError::io(path, "its folder cannot be made durable"))

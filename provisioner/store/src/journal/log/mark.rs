@@ -1,4 +1,4 @@
-//! The newest revision, remembered apart from sled.
+//! The newest revision, remembered apart from sled and from the log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
