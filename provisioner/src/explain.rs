@@ -33,8 +33,7 @@ impl Server {
             local: self.serve.address,
         };
         let effects = {
-            let view = View { server: self, fleet: self.fleet(), leases: leases.held() };
-            kiln_dhcp::Server::new(ServerConfig::default()).handle(&input, now, &view)
+            kiln_dhcp::Server::new(ServerConfig::default()).handle(&input, now, &View::at(self, leases, now))
         };
         let (gets, because) = address(&effects);
         Explanation {

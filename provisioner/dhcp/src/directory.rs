@@ -33,6 +33,12 @@ pub trait Directory {
     /// Until when `address` must stay unused because a client found somebody else on it.
     fn quarantined_until(&self, address: Ipv4Addr) -> Option<UnixMillis>;
 
+    /// Whether what this client does is written into a timeline. Asked at most once for each packet, and only when
+    /// there is something to write: words for nobody are not made.
+    fn is_noted(&self, _client: MacAddr) -> bool {
+        true
+    }
+
     /// What this client boots; `None` to give it an address and nothing to boot.
     fn boot(&self, client: &ClientFacts) -> Option<BootAnswer>;
 }

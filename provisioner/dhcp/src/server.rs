@@ -201,7 +201,7 @@ impl Server {
         self.offers.expire(now);
         let exchange = Exchange::new(&request, input, now, directory, self.config);
         if let Some(relay) = exchange.foreign_relay() {
-            let detail = format!("{}; not answered: {relay} is not in `relays`", exchange.who());
+            let detail = || format!("{}; not answered: {relay} is not in `relays`", exchange.who());
             return vec![Effect::Seen(exchange.seen(Step::Discover, detail))];
         }
         if exchange.proxied() {
@@ -255,19 +255,24 @@ impl Server {
     }
 
     fn discover(&mut self, exchange: &Exchange<'_>) -> Vec<Effect> {
-        let seen = |note: &str| Effect::Seen(exchange.seen(Step::Discover, exchange.who() + note));
+        let seen = |note: &str| {
+            let detail = || {
+                format!("{}{}{note}", exchange.who(), if note.is_empty() { "" } else { "; not answered: " })
+            };
+            Effect::Seen(exchange.seen(Step::Discover, detail))
+        };
         let Some(address) = exchange.choose(&self.offers) else {
-            return vec![seen(&format!("; not answered: {}", exchange.nothing_to_offer()))];
+            return vec![seen(exchange.nothing_to_offer())];
         };
         // Unknown machines may not fill the memory that known ones need.
         let limit = if exchange.known() { self.config.offers } else { self.config.offers / 2 };
         let end = exchange.now.plus(self.config.offer_ms);
         let probe = exchange.worth_a_probe(address, &self.offers);
         if !self.offers.hold(exchange.request.mac, address, end, limit) {
-            return vec![seen("; not answered: too many offers are open")];
+            return vec![seen("too many offers are open")];
         }
-        let (offer, detail) = exchange.grant(MessageKind::Offer, address);
-        let offered = exchange.seen(Step::Offer, detail);
+        let (offer, boots) = exchange.grant(MessageKind::Offer, address);
+        let offered = exchange.seen(Step::Offer, || exchange.granted(address, boots.as_deref()));
         if !(probe && self.probes.take(exchange.now)) {
             return vec![seen(""), Effect::Send(offer), Effect::Seen(offered)];
         }
@@ -305,13 +310,13 @@ impl Server {
                 None => return Vec::new(),
             }
         };
-        let seen = Effect::Seen(exchange.seen(Step::Request, format!("{address} by {}", exchange.who())));
+        let seen = Effect::Seen(exchange.seen(Step::Request, || format!("{address} by {}", exchange.who())));
         match verdict {
             Ok(()) => vec![seen, self.commit(exchange, address)],
             Err(reason) => {
                 self.offers.forget(request.mac);
                 let (nak, detail) = exchange.refuse(address, reason);
-                vec![seen, Effect::Send(nak), Effect::Seen(exchange.seen(Step::Nak, detail))]
+                vec![seen, Effect::Send(nak), Effect::Seen(exchange.seen(Step::Nak, || detail))]
             }
         }
     }
@@ -321,14 +326,15 @@ impl Server {
         let end = exchange.now.plus(self.config.offer_ms);
         self.offers.hold(exchange.request.mac, address, end, self.config.offers);
         let lease_s = u64::from(exchange.lease_s());
-        let (reply, detail) = exchange.grant(MessageKind::Ack, address);
+        let (reply, boots) = exchange.grant(MessageKind::Ack, address);
         let lease = LeaseCommit {
             address,
             owner: exchange.request.mac,
             client_expires: exchange.now.plus(lease_s * 1000),
             store_expires: exchange.now.plus((lease_s + u64::from(self.config.store_extra_s)) * 1000),
         };
-        Effect::Commit { lease, reply, seen: exchange.seen(Step::Ack, detail) }
+        let seen = exchange.seen(Step::Ack, || exchange.granted(address, boots.as_deref()));
+        Effect::Commit { lease, reply, seen }
     }
 
     /// Only who holds the address can decline it: others could empty the pool.
@@ -341,7 +347,7 @@ impl Server {
         }
         self.offers.forget(request.mac);
         let until = exchange.now.plus(exchange.quarantine_ms(address));
-        let detail = format!("{address} is in use by somebody else; it stays unused until {until}");
+        let detail = || format!("{address} is in use by somebody else; it stays unused until {until}");
         vec![
             Effect::Quarantine { address, owner: request.mac, until },
             Effect::Seen(exchange.seen(Step::Decline, detail)),
@@ -363,9 +369,11 @@ fn answered(
     told: Step,
     answer: Option<(Outbound, String)>,
 ) -> Vec<Effect> {
-    let asked = Effect::Seen(exchange.seen(asked, exchange.who()));
+    let asked = Effect::Seen(exchange.seen(asked, || exchange.who()));
     match answer {
-        Some((reply, detail)) => vec![asked, Effect::Send(reply), Effect::Seen(exchange.seen(told, detail))],
+        Some((reply, detail)) => {
+            vec![asked, Effect::Send(reply), Effect::Seen(exchange.seen(told, || detail))]
+        }
         None => Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kiln_dhcp::{Destination, Outbound, wire};
@@ -25,6 +26,8 @@ pub struct Sockets {
     /// None only on a test port without the right to open it: then those answers are broadcast.
     link: Option<Link>,
     from: SocketAddrV4,
+    /// Whether datagrams for one receiver may go through the kernel together.
+    together: AtomicBool,
 }
 
 impl Sockets {
@@ -47,7 +50,7 @@ impl Sockets {
             }
             Err(error) => return Err(on_interface(interface, "send raw frames on", error)),
         };
-        Ok(Self { udp, link, from: SocketAddrV4::new(address, port) })
+        Ok(Self { udp, link, from: SocketAddrV4::new(address, port), together: AtomicBool::new(true) })
     }
 
     /// Waits for datagrams.
@@ -82,7 +85,7 @@ impl Sockets {
             };
             datagrams.push((&reply.bytes, to));
         }
-        warn(batch::send(&self.udp, &datagrams));
+        warn(batch::send(&self.udp, &datagrams, &self.together));
     }
 }
 

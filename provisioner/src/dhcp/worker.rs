@@ -205,12 +205,12 @@ impl Receiver {
         for client in self.queue.settled().drain(..) {
             self.core.settled(client);
         }
-        let view = View::new(&self.server);
+        let view = View::noting(&self.server, newcomers, now);
         for (bytes, source) in inbox.datagrams() {
             let input = Inbound { bytes, source, local: self.server.serve.address };
             let effects = self.core.handle(&input, now, &view);
             if !effects.is_empty() {
-                let noted = view.is_noted(newcomers, &effects, now);
+                let noted = view.is_effect_noted(&effects);
                 todo.add(effects, noted, now);
             }
         }

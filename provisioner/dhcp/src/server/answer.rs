@@ -17,8 +17,8 @@ const RELAY_SOURCE_PORT: u8 = 19;
 const PXE_BOOT_ITEM: u8 = 71;
 
 impl Exchange<'_> {
-    /// An OFFER or ACK of `address`, and its words for the timeline.
-    pub(super) fn grant(&self, kind: MessageKind, address: Ipv4Addr) -> (Outbound, String) {
+    /// An OFFER or ACK of `address`, and the file that it tells of.
+    pub(super) fn grant(&self, kind: MessageKind, address: Ipv4Addr) -> (Outbound, Option<String>) {
         let mut reply = self.reply(kind);
         let lease_s = self.lease_s();
         reply.yiaddr = address;
@@ -29,8 +29,13 @@ impl Exchange<'_> {
         reply.option(code::RENEWAL_TIME, (lease_s / 2).to_be_bytes());
         reply.option(code::REBINDING_TIME, (lease_s - lease_s / 8).to_be_bytes());
         self.lesser_options(&mut reply);
+        (self.outbound(&reply), boots)
+    }
+
+    /// The words for the timeline of what [`Self::grant`] answered.
+    pub(super) fn granted(&self, address: Ipv4Addr, boots: Option<&str>) -> String {
         let boots = boots.map(|file| format!(", boots {file}")).unwrap_or_default();
-        (self.outbound(&reply), format!("{address} for {lease_s} s{boots}"))
+        format!("{address} for {} s{boots}", self.lease_s())
     }
 
     /// A NAK, and its words for the timeline.

@@ -3,6 +3,7 @@
 //! An address is **usable** for a client when it is a host address of its network that is neither
 //! reserved for, leased to nor offered to somebody else, nor quarantined, nor a router's or our own.
 
+use std::cell::OnceCell;
 use std::net::Ipv4Addr;
 
 use kiln_model::timeline::Step;
@@ -35,6 +36,7 @@ pub struct Exchange<'a> {
     pub lease: Option<Lease>,
     pub directory: &'a dyn Directory,
     config: ServerConfig,
+    noted: OnceCell<bool>,
 }
 
 impl<'a> Exchange<'a> {
@@ -61,6 +63,7 @@ impl<'a> Exchange<'a> {
             lease: directory.lease_of(request.mac),
             directory,
             config,
+            noted: OnceCell::new(),
         }
     }
 
@@ -188,8 +191,10 @@ impl<'a> Exchange<'a> {
         self.usable(address, offers).err().map(Err)
     }
 
-    /// A line for the timeline.
-    pub fn seen(&self, step: Step, detail: String) -> Seen {
+    /// A line for the timeline; without words when nobody would read them.
+    pub fn seen(&self, step: Step, detail: impl FnOnce() -> String) -> Seen {
+        let noted = *self.noted.get_or_init(|| self.directory.is_noted(self.request.mac));
+        let detail = if noted { detail() } else { String::new() };
         Seen { step, detail, client: self.client.clone() }
     }
 

@@ -9,11 +9,16 @@ use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::Socket;
 
 /// Datagrams of one call.
 pub const BATCH: usize = 64;
+/// Datagrams that go through the kernel as one: what Linux takes (UDP_MAX_SEGMENTS, at first).
+const SEGMENTS: usize = 64;
+/// Bytes of them together: what one datagram may have, and less.
+const LONGEST: usize = 65_000;
 /// Bytes of a datagram that are looked at: more than a frame of Ethernet holds, jumbo ones excepted.
 const SIZE: usize = 4096;
 
@@ -36,7 +41,10 @@ impl Inbox {
         self.received = 0;
         let mut parts: Vec<libc::iovec> =
             self.buffers.iter_mut().map(|buffer| part(buffer.as_mut_ptr(), SIZE)).collect();
-        let headers = parts.iter_mut().zip(&mut self.sources).map(|(part, source)| header(part, source));
+        let headers = parts
+            .iter_mut()
+            .zip(&mut self.sources)
+            .map(|(part, source)| header(std::slice::from_mut(part), source));
         let mut headers: Vec<libc::mmsghdr> = headers.collect();
         // SAFETY: each header names one buffer and one address of ours, with their true sizes, and they all
         // outlive the call.
@@ -68,31 +76,109 @@ impl Inbox {
 }
 
 /// Sends datagrams without waiting; answers why one was not sent, each time.
-pub fn send(socket: &Socket, datagrams: &[(&[u8], SocketAddrV4)]) -> Vec<(SocketAddrV4, io::Error)> {
+///
+/// Those next to each other with one receiver and one length, such as the answers that a relay waits for, go through
+/// the kernel as one and are cut apart behind it (UDP_SEGMENT, udp(7)). `together` is unset when the interface
+/// cannot.
+pub fn send(
+    socket: &Socket,
+    datagrams: &[(&[u8], SocketAddrV4)],
+    together: &AtomicBool,
+) -> Vec<(SocketAddrV4, io::Error)> {
+    let most = if together.load(Ordering::Relaxed) { SEGMENTS } else { 1 };
     let mut failed = Vec::new();
-    let mut addresses: Vec<libc::sockaddr_in> = datagrams.iter().map(|(_, to)| address(*to)).collect();
+    for (run, error) in transmit(socket, runs(datagrams, most)) {
+        if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP)) && run.len() > 1
+        {
+            together.store(false, Ordering::Relaxed);
+        }
+        match run {
+            [(_, to)] => failed.push((*to, error)),
+            // Perhaps only for being together; else each one says so itself.
+            run => failed.extend(
+                transmit(socket, runs(run, 1))
+                    .into_iter()
+                    .flat_map(|(run, error)| run.first().map(|(_, to)| (*to, error))),
+            ),
+        }
+    }
+    failed
+}
+
+type Datagram<'a> = (&'a [u8], SocketAddrV4);
+
+/// Cuts `datagrams` where receiver or length changes, and after `most`.
+fn runs<'a>(datagrams: &'a [Datagram<'a>], most: usize) -> Vec<&'a [Datagram<'a>]> {
+    let alike = |(a, to): &Datagram<'_>, (b, then): &Datagram<'_>| a.len() == b.len() && to == then;
+    let most = |run: &[Datagram<'_>]| {
+        let length = run.first().map_or(1, |(bytes, _)| bytes.len().max(1));
+        most.min(LONGEST / length).max(1)
+    };
+    datagrams.chunk_by(alike).flat_map(|run| run.chunks(most(run))).collect()
+}
+
+/// Sends each run with one message; answers which were not sent, and why.
+fn transmit<'a>(socket: &Socket, runs: Vec<&'a [Datagram<'a>]>) -> Vec<(&'a [Datagram<'a>], io::Error)> {
+    let mut failed = Vec::new();
+    let mut addresses: Vec<libc::sockaddr_in> =
+        runs.iter().map(|run| run.first().map_or(NOBODY, |(_, to)| address(*to))).collect();
     // The kernel only reads what it sends: that the pointer is a mutable one is the interface's doing.
-    let mut parts: Vec<libc::iovec> =
-        datagrams.iter().map(|(bytes, _)| part(bytes.as_ptr().cast_mut(), bytes.len())).collect();
-    let headers = parts.iter_mut().zip(&mut addresses).map(|(part, to)| header(part, to));
-    let mut headers: Vec<libc::mmsghdr> = headers.collect();
+    let mut parts: Vec<libc::iovec> = runs
+        .iter()
+        .copied()
+        .flatten()
+        .map(|(bytes, _)| part(bytes.as_ptr().cast_mut(), bytes.len()))
+        .collect();
+    let mut lengths: Vec<Segments> = runs.iter().map(|run| Segments::of(run)).collect();
+    let mut rest = parts.as_mut_slice();
+    let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(runs.len());
+    for ((run, to), segments) in runs.iter().zip(&mut addresses).zip(&mut lengths) {
+        let (parts, others) = std::mem::take(&mut rest).split_at_mut(run.len());
+        rest = others;
+        let mut header = header(parts, to);
+        if run.len() > 1 {
+            header.msg_hdr.msg_control = ptr::from_mut(segments).cast();
+            header.msg_hdr.msg_controllen = mem::size_of::<Segments>() as _;
+        }
+        headers.push(header);
+    }
     let mut done = 0;
     while let Some(rest) = headers.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let count = rest.len().min(1024) as libc::c_uint;
-        // SAFETY: each header names one datagram and one address, with their true sizes, and they all outlive
-        // the call.
+        // SAFETY: each header names datagrams, one address and at most one control message, with their true sizes,
+        // and they all outlive the call.
         let sent =
             unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
         match usize::try_from(sent) {
             Ok(sent) => done += sent.max(1),
             Err(_) => {
                 let error = io::Error::last_os_error();
-                failed.extend(datagrams.get(done).map(|(_, to)| (*to, error)));
+                failed.extend(runs.get(done).map(|run| (*run, error)));
                 done += 1;
             }
         }
     }
     failed
+}
+
+/// The control message that says how long each of several datagrams is (cmsg(3)).
+#[repr(C)]
+struct Segments {
+    header: libc::cmsghdr,
+    length: u16,
+    padding: [u8; mem::size_of::<usize>() - 2],
+}
+
+impl Segments {
+    fn of(run: &[Datagram<'_>]) -> Self {
+        // SAFETY: `cmsghdr` is plain old data.
+        let mut header: libc::cmsghdr = unsafe { mem::zeroed() };
+        header.cmsg_level = libc::SOL_UDP;
+        header.cmsg_type = libc::UDP_SEGMENT;
+        header.cmsg_len = (mem::size_of::<libc::cmsghdr>() + mem::size_of::<u16>()) as _;
+        let length = run.first().map_or(0, |(bytes, _)| bytes.len());
+        Self { header, length: u16::try_from(length).unwrap_or(u16::MAX), padding: Default::default() }
+    }
 }
 
 /// Lets a burst of datagrams wait in the kernel, beyond the system's limit where that is allowed.
@@ -123,13 +209,13 @@ fn part(base: *mut u8, length: usize) -> libc::iovec {
     libc::iovec { iov_base: base.cast(), iov_len: length }
 }
 
-fn header(part: &mut libc::iovec, name: &mut libc::sockaddr_in) -> libc::mmsghdr {
+fn header(parts: &mut [libc::iovec], name: &mut libc::sockaddr_in) -> libc::mmsghdr {
     // SAFETY: `msghdr` is plain old data, and zeros in it mean that there is nothing.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_name = ptr::from_mut(name).cast();
     header.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    header.msg_iov = part;
-    header.msg_iovlen = 1;
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = parts.len() as _;
     libc::mmsghdr { msg_hdr: header, msg_len: 0 }
 }
 
@@ -165,12 +251,41 @@ mod tests {
         let client = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let good = SocketAddrV4::new(Ipv4Addr::LOCALHOST, client.local_addr().expect("bound").port());
         let bad = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
-        let failed = send(&server, &[(b"a", good), (b"b", bad), (b"c", good)]);
+        let together = AtomicBool::new(true);
+        let failed = send(&server, &[(b"a", good), (b"b", bad), (b"c", good)], &together);
         assert_eq!(failed.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [bad]);
         let mut buffer = [0; 10];
         for expected in [b"a", b"c"] {
             let length = client.recv(&mut buffer).expect("received");
             assert_eq!(&buffer[..length], expected);
         }
+    }
+    #[test]
+    fn answers_to_one_relay_arrive_one_by_one_whatever_their_lengths() {
+        let server: Socket = UdpSocket::bind("127.0.0.1:0").expect("bound").into();
+        let client = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, client.local_addr().expect("bound").port());
+        let lengths = (0..150).map(|n| if n % 70 < 67 { 300 } else { 301 + n });
+        let sent: Vec<Vec<u8>> = lengths.enumerate().map(|(n, length)| vec![n as u8; length]).collect();
+        let datagrams: Vec<(&[u8], SocketAddrV4)> = sent.iter().map(|bytes| (&bytes[..], to)).collect();
+        assert_eq!(runs(&datagrams, SEGMENTS).len(), 11, "64 + 3, each of the three, 64 + 3, three, 10");
+        for together in [true, false] {
+            assert!(send(&server, &datagrams, &AtomicBool::new(together)).is_empty());
+            let mut buffer = [0; 1000];
+            for expected in &sent {
+                let length = client.recv(&mut buffer).expect("received");
+                assert_eq!(&buffer[..length], &expected[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_sent_is_told_of_for_each() {
+        let server: Socket = UdpSocket::bind("127.0.0.1:0").expect("bound").into();
+        let bad = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
+        let together = AtomicBool::new(true);
+        assert_eq!(send(&server, &[(b"a", bad), (b"b", bad), (b"c", bad)], &together).len(), 3);
+        assert!(together.load(Ordering::Relaxed), "that is not the interface's doing");
     }
 }
