@@ -49,6 +49,9 @@ struct Arguments {
     /// Of TFTP, measure only cells with this in their name, such as "windowsize 1,"; may be given several times.
     #[arg(long)]
     cell: Vec<String>,
+    /// DHCP exchanges asked for in a second, one run of each server for each; its best run counts.
+    #[arg(long, value_delimiter = ',', default_values_t = dhcp::RATES)]
+    rates: Vec<u32>,
     #[command(subcommand)]
     load: Option<Load>,
 }
@@ -56,6 +59,7 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Dhcp,
+    DhcpMemory,
     Tftp,
     Http,
     Boots,
@@ -101,12 +105,13 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    for part in [Part::Dhcp, Part::Tftp, Part::Http, Part::Boots, Part::Bake] {
+    for part in [Part::Dhcp, Part::DhcpMemory, Part::Tftp, Part::Http, Part::Boots, Part::Bake] {
         if !arguments.only.is_empty() && !arguments.only.contains(&part) {
             continue;
         }
         let measured = match part {
-            Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path()),
+            Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path(), &arguments.rates),
+            Part::DhcpMemory => dhcp::memory::measure(&wire, &arguments.kiln, folder.path()),
             Part::Tftp => {
                 let wanted =
                     |cell: &str| arguments.cell.is_empty() || arguments.cell.iter().any(|c| cell.contains(c));

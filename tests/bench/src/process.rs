@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(20);
+/// Clock ticks in a second, as Linux shows them to programs on every architecture of ours.
+const TICKS: f64 = 100.0;
 
 /// Runs a command to its end; answers what it wrote.
 pub fn run(command: &mut Command) -> Result<String> {
@@ -30,6 +32,16 @@ pub fn run_anyhow(command: &mut Command) -> Result<(String, bool)> {
         said.push_str(&String::from_utf8_lossy(&output.stderr));
     }
     Ok((said, output.status.success()))
+}
+
+/// Seconds of CPU that the programs which were run to their end have used so far.
+pub fn children_cpu() -> Result<f64> {
+    let path = "/proc/self/stat";
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    // Behind the program's name, which may hold anything, in clock ticks (proc(5), fields 16 and 17).
+    let numbers = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(13).take(2);
+    let ticks: f64 = numbers.filter_map(|number| number.parse::<f64>().ok()).sum();
+    Ok(ticks / TICKS)
 }
 
 /// A server in the background, in a process group of its own. It ends, with all it started, when this is dropped.

@@ -20,10 +20,10 @@ const SUBNET: &str = "10.0.0.0/8";
 const POOL: [&str; 2] = ["10.96.0.0", "10.255.255.254"];
 
 /// Takes the figure.
-pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Figure> {
+pub fn measure(wire: &Wire, kiln: &Path, folder: &Path) -> Result<Vec<Figure>> {
     let (ours, peer) = (ours(wire, kiln, folder)?, keas(wire, folder)?);
     eprintln!("bench: dhcp memory with a million leases: {ours:.0} MB, kea {peer:.0} MB");
-    Ok(Figure::new("DHCP memory, 1,000,000 leases", "MB", Better::Lower, ours, ("kea memfile", peer)))
+    Ok(vec![Figure::new("DHCP memory, 1,000,000 leases", "MB", Better::Lower, ours, ("kea memfile", peer))])
 }
 
 fn ours(wire: &Wire, kiln: &Path, folder: &Path) -> Result<f64> {
