@@ -47,6 +47,11 @@ git grep -l -E '\bunsafe\b *(\{|fn|impl)' -- '*.rs' | grep -v -E '/(sys|sys/[a-z
     echo "tidy: $file: unsafe outside a \`sys\` module"
 done | grep . && wrong=1
 
+# A promise's number is its own.
+grep -oE '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | sort | uniq -d | while read -r _ number; do
+    echo "tidy: SPECIFICATION.md: $number stands twice"
+done | grep . && wrong=1
+
 # Every promise of the specification names a test that exists, or says pending.
 grep -E '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | while IFS= read -r line; do
     named=$(grep -oE '`[^`]+(::[a-z0-9_]+|\.sh)`|`demo [0-9]+`|`scenario [a-z0-9-]+`' <<<"${line##*| }${line}" | tr -d '`' | sort -u)
