@@ -37,7 +37,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 #[derive(Serialize)]
 struct Inspection<'a> {
     id: String,
-    #[serde(flatten)]
     manifest: &'a Manifest,
     budgets: Vec<Budget>,
 }

@@ -210,11 +210,13 @@ async fn keeping_pace(
     loop {
         let ready = timeout_at(pace.deadline(), stream.writable()).await;
         let mut sent = 0;
-        let done = stream.try_io(Interest::WRITABLE, || {
+        let mut once = || {
             sent = call()?;
             // A socket that took less than it was offered is full: asked again, it would only say so.
             if (1..most).contains(&sent) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
+        };
+        // At the end of a period the socket itself is asked, whatever is known of it: nobody is cut for a guess.
+        let done = if ready.is_err() { once() } else { stream.try_io(Interest::WRITABLE, once) };
         pace.moved(sent as u64);
         pace.check(Instant::now()).map_err(|error| io::Error::new(ErrorKind::TimedOut, error))?;
         match done {
