@@ -69,7 +69,8 @@ fn leased(wire: &Wire, at: &str, interface: &str, classes: &str) -> (String, Str
     let text = std::fs::read_to_string(&leases).unwrap_or_default();
     let option = |name: &str| {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("option dhcp6.{name} ")));
-        line.unwrap_or_default().trim_end_matches(';').trim_matches('"').to_owned()
+        // `&` and `$` mean something to a shell, and stand behind a backslash there.
+        line.unwrap_or_default().trim_end_matches(';').trim_matches('"').replace('\\', "")
     };
     let url = option("kiln-url");
     assert!(!url.is_empty(), "no option 59: {said}\n{text}");

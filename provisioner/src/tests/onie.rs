@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kiln_model::api::Timeline;
 use kiln_model::timeline::Step;
 
-use super::clients::Wire;
+use super::clients::{POOLS, Wire};
 use super::fleet::R1;
 
 const SEARCH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/onie/search");
@@ -18,7 +18,7 @@ const INSTALLER: &[u8] = b"#!/bin/busybox sh\necho \"this is the installer of $o
 
 /// A server with an image that has an installer; `serve` is what kiln.toml says.
 async fn served(serve: &str) -> Wire {
-    let mut wire = Wire::stopped(serve, "pool = [\"10.77.0.100\", \"10.77.0.103\"]");
+    let mut wire = Wire::stopped(serve, POOLS);
     wire.fleet.publish_with("1", &[], &[("onie-installer.bin", INSTALLER)]);
     wire.start().await;
     wire
