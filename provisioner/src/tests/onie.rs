@@ -38,7 +38,9 @@ fn search(wire: &Wire, environment: &str) -> String {
 /// What was tried on our server, in order. Nobody is called `onie-server` here, and nobody else is a neighbour.
 fn tried(said: &str) -> Vec<&str> {
     let tried = said.lines().filter_map(|line| line.strip_prefix("ONIE-REPLAY: try "));
-    tried.filter(|url| url.contains("//10.77.0.1")).collect()
+    tried
+        .filter(|url| ["http://10.77.0.1/", "tftp://10.77.0.1/"].iter().any(|own| url.starts_with(own)))
+        .collect()
 }
 
 fn found(said: &str, way: &str, url: &str) {
