@@ -39,7 +39,7 @@ fn search(wire: &Wire, environment: &str) -> String {
 fn tried(said: &str) -> Vec<&str> {
     let tried = said.lines().filter_map(|line| line.strip_prefix("ONIE-REPLAY: try "));
     tried
-        .filter(|url| ["http://10.77.0.1/", "tftp://10.77.0.1/"].iter().any(|own| url.starts_with(own)))
+        .filter(|url| ["http://10.77.0.1", "tftp://10.77.0.1"].iter().any(|own| url.starts_with(own)))
         .collect()
 }
 
