@@ -105,10 +105,10 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    for part in [Part::Dhcp, Part::DhcpMemory, Part::Tftp, Part::Http, Part::Boots, Part::Bake] {
-        if !arguments.only.is_empty() && !arguments.only.contains(&part) {
-            continue;
-        }
+    // Not `Part::Bake`: mmdebstrap does not come to its end there yet, so that it is measured only when asked for.
+    let usual = [Part::Dhcp, Part::DhcpMemory, Part::Tftp, Part::Http, Part::Boots];
+    let wanted = if arguments.only.is_empty() { &usual[..] } else { &arguments.only[..] };
+    for part in wanted.iter().copied() {
         let measured = match part {
             Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path(), &arguments.rates),
             Part::DhcpMemory => dhcp::memory::measure(&wire, &arguments.kiln, folder.path()),
