@@ -251,8 +251,8 @@ async fn build_root(
     if begin.kept.is_none() {
         reporter.send(Status::Booting).await;
     }
-    if let (Some(disk), true) = (&begin.disk, whole_on_disk) {
-        keep(disk, parameters, &envelope);
+    if begin.disk.is_some() && whole_on_disk {
+        note(parameters, &envelope);
     }
 
     let record = BootRecord {
@@ -335,11 +335,11 @@ async fn alone(
     Ok(Verified { intent, manifest, floor: Floor::default(), envelope: kept.intent.clone().into_bytes() })
 }
 
-/// Keeps the intent for a boot in which no provisioner answers.
-fn keep(disk: &Disk, parameters: &BootParameters, envelope: &[u8]) {
+/// Notes the intent, which the daemon keeps on the disk when the image is healthy.
+fn note(parameters: &BootParameters, envelope: &[u8]) {
     let kept = Kept::of(parameters, envelope);
-    if let Some(Err(why)) = kept.map(|kept| state::save(disk, &kept)) {
-        say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
+    if let Some(Err(why)) = kept.map(|kept| state::note(Path::new(state::NOTE), &kept)) {
+        say!("kiln: writing {}: {why}; the disk keeps the intent before", state::NOTE);
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod data;
 mod inodes;
+mod known;
 mod metadata;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use std::num::NonZeroUsize;
 
 use self::data::Data;
 use self::inodes::{Bytes, Inodes};
+pub use self::known::{Block, Known};
 use self::metadata::lookup_table;
 use crate::tree::{Tree, TreePath};
 
@@ -109,12 +111,22 @@ pub enum SquashfsError {
     },
 }
 
-/// Writes `tree` as a squashfs, padded with zeroes to a multiple of 4096 bytes.
-pub fn write(tree: &Tree, options: &Options) -> Result<Vec<u8>, SquashfsError> {
+/// A file system, and where its blocks of data are.
+#[derive(Debug)]
+pub struct Written {
+    /// The file system.
+    pub bytes: Vec<u8>,
+    /// For [`Known`], when it is written again.
+    pub blocks: Vec<Block>,
+}
+
+/// Writes `tree` as a squashfs, padded with zeroes to a multiple of 4096 bytes. Blocks that are `known` are not
+/// compressed again.
+pub fn write(tree: &Tree, options: &Options, known: &Known<'_>) -> Result<Written, SquashfsError> {
     let mut out = vec![0; SUPERBLOCK_SIZE];
     out.extend_from_slice(&(COMPRESSOR_OPTIONS_SIZE | STORED).to_le_bytes());
     out.extend_from_slice(&options.level.to_le_bytes());
-    let data = Data::write(tree, options, &mut out)?;
+    let data = Data::write(tree, options, known, &mut out)?;
 
     let owners: BTreeSet<u32> = tree.iter().flat_map(|(_, entry)| [entry.uid, entry.gid]).collect();
     let owner_count = u16::try_from(owners.len()).map_err(|_| SquashfsError::TooManyOwners)?;
@@ -140,7 +152,7 @@ pub fn write(tree: &Tree, options: &Options) -> Result<Vec<u8>, SquashfsError> {
     out[..SUPERBLOCK_SIZE].copy_from_slice(&superblock.0);
 
     out.resize(out.len().next_multiple_of(4096), 0);
-    Ok(out)
+    Ok(Written { bytes: out, blocks: data.blocks })
 }
 
 fn append(table: &[u8], out: &mut Vec<u8>) -> u64 {

@@ -1,5 +1,5 @@
 //! What the daemon does on a box that has a disk: the entry of an image that was healthy loses its counter, and the
-//! intent that holds is kept for a boot in which no provisioner answers. And how a box that started without one finds
+//! intent that it obeys is kept for a boot in which no provisioner answers. And how a box that started without one finds
 //! it again.
 
 use std::fs::File;
@@ -25,7 +25,8 @@ const EVERY: Duration = Duration::from_secs(30);
 /// Bytes of the provisioner's answer at most.
 const ANSWER: u64 = 4096;
 
-/// The image is healthy: the firmware's loader need not count any more.
+/// The image is healthy: the firmware's loader need not count any more, and the intent is kept for a boot without a
+/// provisioner.
 pub fn bless(image: &ImageRef) {
     let Some(disk) = Disk::find() else { return };
     match entries::bless(&disk, image) {
@@ -35,20 +36,31 @@ pub fn bless(image: &ImageRef) {
         Ok(None) => {}
         Err(error) => say!("kiln: {error}; the loader starts what it started before"),
     }
-}
-
-/// Keeps an intent that was verified and is obeyed, where one was kept at the boot.
-pub fn keep(parameters: &BootParameters, envelope: &[u8]) {
-    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return };
-    let kept = Kept::of(parameters, envelope);
-    if let Some(Err(why)) = kept.map(|kept| state::save(&disk, &kept)) {
+    if let Err(why) = state::save_noted(&disk, Path::new(state::NOTE)) {
         say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
     }
 }
 
+/// Keeps an intent that was verified and is obeyed: of an image that is not healthy yet, when it is.
+pub fn keep(parameters: &BootParameters, envelope: &[u8]) {
+    let Some(disk) = starts_from() else { return };
+    let Some(kept) = Kept::of(parameters, envelope) else { return };
+    let note = Path::new(state::NOTE);
+    let done = if note.exists() { state::note(note, &kept) } else { state::save(&disk, &kept) };
+    if let Err(why) = done {
+        say!("kiln: the intent cannot be kept on {}: {why}", disk.path.display());
+    }
+}
+
+/// The disk that the box starts from: an intent is kept there, or will be.
+fn starts_from() -> Option<Disk> {
+    let noted = Path::new(state::NOTE).exists();
+    Disk::find().filter(|disk| noted || state::load(disk).is_some())
+}
+
 /// Whether the box starts from its disk, and `image` has no entry there.
 pub fn lacks(image: &ImageRef) -> bool {
-    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return false };
+    let Some(disk) = starts_from() else { return false };
     entries::all(&disk).is_ok_and(|entries| !entries.iter().any(|entry| entry.is_of(image)))
 }
 
@@ -56,7 +68,7 @@ pub fn lacks(image: &ImageRef) -> bool {
 /// runs on meanwhile. Without it the box starts what it has, which fetches the new image's parts: that is said, and
 /// the new image is not given up.
 pub async fn update(client: &Client, running: &ImageRef, checked: &Checked) {
-    let Some(disk) = Disk::find().filter(|disk| state::load(disk).is_some()) else { return };
+    let Some(disk) = starts_from() else { return };
     let image = kiln_signing::image_ref(&checked.manifest);
     match write(client, &disk, running, &image, checked).await {
         Ok(entry) => say!("kiln: {image} is on the disk and was read back; {entry} starts it"),

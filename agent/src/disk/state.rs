@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use kiln_disk::Kind;
 use kiln_model::intent::Ipv4Cidr;
@@ -16,7 +17,11 @@ use kiln_model::{Format, MacAddr, MachineName, Sha256};
 use serde::{Deserialize, Serialize};
 
 use super::Disk;
+use crate::boot;
 use crate::cmdline::BootParameters;
+
+/// Where a boot notes what is to be kept.
+pub const NOTE: &str = "/run/kiln/kept.json";
 
 const MAGIC: &[u8; 8] = b"KILNSTAT";
 const FORMAT: u32 = 1;
@@ -56,6 +61,27 @@ impl Kept {
     pub fn parameters(&self) -> BootParameters {
         let Self { server, machine, mac, address, gateway, .. } = self.clone();
         BootParameters { server, token: "0".repeat(32), machine, mac, address, gateway }
+    }
+}
+
+/// Notes what is to be kept once the image has proven itself: until then the disk keeps what the image before it
+/// obeyed, so that a box that falls back without a provisioner runs what fits.
+///
+/// # Errors
+/// The note cannot be written.
+pub fn note(note: &Path, kept: &Kept) -> io::Result<()> {
+    boot::save(note, kept)
+}
+
+/// Keeps on `disk` what was noted. Once: what comes later is kept as it comes.
+///
+/// # Errors
+/// The disk cannot be written, or has no place for it. The note stays.
+pub fn save_noted(disk: &Disk, note: &Path) -> io::Result<()> {
+    match boot::load(note) {
+        Ok(kept) => save(disk, &kept).and_then(|()| std::fs::remove_file(note)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -211,6 +211,11 @@ impl Archive {
         Ok((universe, newest))
     }
 
+    /// Whether the cache has it. [`Self::package`] finds out whether it is undamaged.
+    pub fn has(&self, digest: &Sha256) -> bool {
+        self.store.has(digest)
+    }
+
     /// The bytes of a package: from the cache, else from the source of its suite, else from any.
     pub fn package(&self, wanted: Wanted<'_>) -> Result<Vec<u8>, ArchiveError> {
         if let Some(bytes) = self.store.get(wanted.sha256) {

@@ -4,6 +4,7 @@
 //! on however many cores. A bundle appears under its name only when it is whole; after an error there
 //! is nothing new in the output folder, and `image.lock` is as it was.
 
+mod before;
 mod boot;
 mod error;
 mod packages;

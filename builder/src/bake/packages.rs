@@ -1,5 +1,6 @@
 //! From the spec's roots to a lock, and from a lock to bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,8 +25,11 @@ use crate::tree::TreePath;
 /// Where the host's apt is configured.
 const APT: &str = "/etc/apt";
 
-/// Bytes of packages by digest.
-pub type Fetched = BTreeMap<Sha256, Vec<u8>>;
+/// Every package of a lock: in the store, or just fetched.
+pub struct Fetched<'a> {
+    archive: &'a Archive,
+    news: BTreeMap<Sha256, Vec<u8>>,
+}
 
 /// An OCI image, unpacked.
 pub struct OciTree {
@@ -188,35 +192,52 @@ fn resolved(
     Ok(packages.into_values().collect())
 }
 
-/// The bytes of every locked package.
-pub fn fetch(archive: &Archive, lock: &Lock, tell: Tell<'_>) -> Result<Fetched, ArchiveError> {
+/// Brings what is not in the store yet. What is there is read when a part is made of it, and only then.
+pub fn fetch<'a>(archive: &'a Archive, lock: &Lock, tell: Tell<'_>) -> Result<Fetched<'a>, ArchiveError> {
     archive.check_offline(lock.blobs().into_iter().map(|(name, blob)| (name, blob.sha256)))?;
-    let total = lock.packages.iter().map(|p| p.size).sum();
-    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let fetched = Mutex::new(Ok(Fetched::new()));
+    let (here, missing): (Vec<_>, Vec<_>) = lock.packages.iter().partition(|p| archive.has(&p.sha256));
+    let size = |packages: &[&LockedPackage]| packages.iter().map(|p| p.size).sum::<u64>();
+    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(size(&here)));
+    let total = size(&here) + size(&missing);
+    tell(Progress::Download { done: size(&here), total });
+    let news = Mutex::new(Ok(BTreeMap::new()));
     let worker = || {
-        while let Some(package) = lock.packages.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let name = format!("{} {}", package.name, package.version);
-            let (path, suite) = (&package.path, &package.suite);
-            let wanted = Wanted { name: &name, path, suite, size: package.size, sha256: &package.sha256 };
-            let result = archive.package(wanted);
-            let mut fetched = fetched.lock().unwrap_or_else(PoisonError::into_inner);
-            match (&mut *fetched, result) {
+        while let Some(package) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = package_of(archive, package);
+            let mut news = news.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *news, result) {
                 (Ok(all), Ok(bytes)) => {
                     all.insert(package.sha256, bytes);
                     let done = done.fetch_add(package.size, Ordering::Relaxed) + package.size;
                     tell(Progress::Download { done, total });
                 }
-                (Ok(_), Err(error)) => *fetched = Err(error),
+                (Ok(_), Err(error)) => *news = Err(error),
                 // Another one failed first: nobody needs the rest.
                 (Err(_), _) => return,
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..DOWNLOADS.min(lock.packages.len()) {
+        for _ in 0..DOWNLOADS.min(missing.len()) {
             scope.spawn(worker);
         }
     });
-    fetched.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let news = news.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+    Ok(Fetched { archive, news })
+}
+
+impl Fetched<'_> {
+    /// A package's bytes. One that is damaged in the store is fetched again.
+    pub fn bytes(&self, package: &LockedPackage) -> Result<Cow<'_, [u8]>, ArchiveError> {
+        match self.news.get(&package.sha256) {
+            Some(bytes) => Ok(Cow::Borrowed(bytes)),
+            None => package_of(self.archive, package).map(Cow::Owned),
+        }
+    }
+}
+
+fn package_of(archive: &Archive, package: &LockedPackage) -> Result<Vec<u8>, ArchiveError> {
+    let name = format!("{} {}", package.name, package.version);
+    let (path, suite) = (&package.path, &package.suite);
+    archive.package(Wanted { name: &name, path, suite, size: package.size, sha256: &package.sha256 })
 }

@@ -9,6 +9,7 @@ use kiln_model::{Arch, FunctionName, ImageVersion, PartName, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use super::before::Before;
 use super::packages::{Fetched, OciTree};
 use super::{BakeError, BakeOptions, Progress, Tell, trees};
 use crate::evidence::recipe::{self, Recipe};
@@ -52,7 +53,7 @@ pub struct Inputs {
 pub struct Workshop<'a> {
     pub spec: &'a Spec,
     pub lock: &'a Lock,
-    pub fetched: &'a Fetched,
+    pub fetched: &'a Fetched<'a>,
     pub images: &'a BTreeMap<String, OciTree>,
     pub inputs: &'a Inputs,
     pub recipe: &'a Recipe,
@@ -132,9 +133,9 @@ impl Workshop<'_> {
         let mut jobs = vec![Job::new("vmlinuz", self.key("kernel"), || vmlinuz(kernel.get()?))];
         for (name, function) in &self.spec.functions {
             let key = self.function_key(name, function);
-            jobs.push(Job::new(&format!("fn/{name}"), key, || self.function(name, function)));
+            jobs.push(Job::new(&format!("fn/{name}"), key, || self.function(name, function, store)));
         }
-        jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?, firmware.get()?)));
+        jobs.push(Job::new("base", self.base_key(), || self.base(kernel.get()?, firmware.get()?, store)));
         jobs.push(Job::new("initrd", self.initrd_key(), || self.initrd(kernel.get()?, firmware.get()?)));
         for (file, path) in loaders(self.spec.image.arch) {
             let key = self.key("loader").add(file.as_bytes());
@@ -146,19 +147,24 @@ impl Workshop<'_> {
         Ok(built)
     }
 
-    fn function(&self, name: &FunctionName, function: &LoadedFunction) -> Result<Raw, BakeError> {
+    fn function(
+        &self,
+        name: &FunctionName,
+        function: &LoadedFunction,
+        store: &ContentStore,
+    ) -> Result<Raw, BakeError> {
         let root = format!("fn/{name}");
         let all = trees::unpacked(&root, self.lock, self.fetched, self.images.get(&root))?;
         let tree = trees::function(name, function, &all.tree, self.spec.image.arch)?;
-        self.sealed(&root, &tree, &[&trees::plain_files(function)?, &all])
+        self.sealed(&root, &tree, &[&trees::plain_files(function)?, &all], store)
     }
 
-    fn base(&self, kernel: &Unpacked, firmware: &Unpacked) -> Result<Raw, BakeError> {
+    fn base(&self, kernel: &Unpacked, firmware: &Unpacked, store: &ContentStore) -> Result<Raw, BakeError> {
         let packages = trees::unpacked("base", self.lock, self.fetched, None)?;
         let agent = &self.inputs.agent;
         let (tree, missing) = trees::base(self.spec, agent, &kernel.tree, firmware, &packages.tree)?;
         let notes = firmware::told(&missing).into_iter().collect();
-        Ok(Raw { notes, ..self.sealed("base", &tree, &[&packages, kernel, firmware])? })
+        Ok(Raw { notes, ..self.sealed("base", &tree, &[&packages, kernel, firmware], store)? })
     }
 
     fn initrd(&self, kernel: &Unpacked, firmware: &Unpacked) -> Result<Raw, BakeError> {
@@ -206,10 +212,19 @@ impl Workshop<'_> {
         run(&jobs, store, tell, laps)
     }
 
-    fn sealed(&self, part: &str, tree: &Tree, sources: &[&Unpacked]) -> Result<Raw, BakeError> {
-        let file_system = squashfs::write(tree, &squashfs::Options::new(self.lock.epoch))
+    fn sealed(
+        &self,
+        part: &str,
+        tree: &Tree,
+        sources: &[&Unpacked],
+        store: &ContentStore,
+    ) -> Result<Raw, BakeError> {
+        let options = squashfs::Options::new(self.lock.epoch);
+        let before = Before::load(part, &options, store);
+        let written = squashfs::write(tree, &options, &before.known())
             .map_err(|source| BakeError::Squashfs { part: part.to_owned(), source })?;
-        let sealed = verity::seal(file_system);
+        let sealed = verity::seal(written.bytes);
+        before.replace(&sealed.bytes, written.blocks, store)?;
         let files = evidence::list(tree, sources);
         Ok(Raw { verity: Some(sealed.verity), files, ..Raw::plain(sealed.bytes) })
     }

@@ -65,7 +65,7 @@ pub fn complete(spec: &mut Spec, images: &BTreeMap<String, OciTree>) -> Result<(
 pub fn unpacked(
     root: &str,
     lock: &Lock,
-    fetched: &Fetched,
+    fetched: &Fetched<'_>,
     image: Option<&OciTree>,
 ) -> Result<Unpacked, BakeError> {
     let Unpacked { mut tree, owners } = image.map(|i| i.unpacked.clone()).unwrap_or_default();
@@ -80,8 +80,8 @@ pub fn unpacked(
             }
             kept
         };
-        let bytes = fetched.get(&package.sha256).map_or(&[][..], Vec::as_slice);
-        unpack(bytes, &mut tree, &keep, Limits::default()).map_err(|source| BakeError::Package {
+        let bytes = fetched.bytes(package)?;
+        unpack(&bytes, &mut tree, &keep, Limits::default()).map_err(|source| BakeError::Package {
             package: format!("{} {}", package.name, package.version),
             source,
         })?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
-use crate::squashfs::{self, Options};
+use crate::squashfs::{self, Known, Options};
 use crate::tree::Node;
 use crate::verity::{self, Sealed};
 
@@ -150,7 +150,8 @@ fn debians_kernel_boots_it_and_mounts_our_squashfs_through_dm_verity() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (kernel, kernel_tree) = debian_kernel(folder.path());
     let image = sample();
-    let good = verity::seal(squashfs::write(&image, &Options::new(EPOCH)).expect("fits"));
+    let good =
+        verity::seal(squashfs::write(&image, &Options::new(EPOCH), &Known::default()).expect("fits").bytes);
     let mut bad = good.bytes.clone();
     bad[100_000] ^= 1;
 

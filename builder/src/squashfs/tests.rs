@@ -18,6 +18,10 @@ fn options() -> Options {
     Options { level: 3, block: BlockSize::K128, ..Options::new(EPOCH) }
 }
 
+fn written(tree: &Tree, options: &Options) -> Result<Vec<u8>, SquashfsError> {
+    write(tree, options, &Known::default()).map(|written| written.bytes)
+}
+
 fn put(tree: &mut Tree, path: &str, entry: Entry) {
     tree.insert(TreePath::parse(path).expect(path), entry).expect(path);
 }
@@ -48,7 +52,7 @@ fn unsquashfs(arguments: &[&str], image: &Path) -> String {
 fn round_trip(tree: &Tree, options: &Options) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("temporary folder");
     let image = folder.path().join("image");
-    let bytes = write(tree, options).expect("fits");
+    let bytes = written(tree, options).expect("fits");
     assert_eq!(bytes.len() % 4096, 0);
     std::fs::write(&image, &bytes).expect("writable");
 
@@ -131,7 +135,7 @@ fn zeroes_take_no_room() {
     put(&mut tree, "/few-zeroes", Entry::file(vec![0; 100]));
     round_trip(&tree, &options());
 
-    let data = Data::write(&tree, &options(), &mut Vec::new()).expect("compresses");
+    let data = Data::write(&tree, &options(), &Known::default(), &mut Vec::new()).expect("compresses");
     let zeroes = data.locate(&vec![0; 64 * BLOCK]);
     assert_eq!((zeroes.blocks.as_slice(), zeroes.sparse), (&[0; 64][..], 64 * BLOCK as u64));
 }
@@ -140,11 +144,46 @@ fn zeroes_take_no_room() {
 fn the_same_bytes_are_stored_once() {
     let mut tree = Tree::new();
     put(&mut tree, "/a", Entry::file(noise(BLOCK + 5000, 3)));
-    let one = write(&tree, &options()).expect("fits").len();
+    let one = written(&tree, &options()).expect("fits").len();
     for at in 0..20 {
         put(&mut tree, &format!("/copy-{at}"), Entry::file(noise(BLOCK + 5000, 3)));
     }
     assert!(round_trip(&tree, &options()).len() <= one + 4096);
+}
+
+/// Forty files with tails of all lengths, and a small one.
+fn tree_with(small: &[u8]) -> Tree {
+    let mut tree = Tree::new();
+    for at in 0..40 {
+        let length = BLOCK / 2 + at * 3000;
+        put(&mut tree, &format!("/lib/{at:02}"), Entry::file(noise(length, at as u64)));
+    }
+    put(&mut tree, "/etc/small", Entry::file(small));
+    tree
+}
+
+#[test]
+fn what_was_compressed_before_does_not_show() {
+    let before = write(&tree_with(b"before"), &options(), &Known::default()).expect("fits");
+    let known = Known::new(&before.bytes, &before.blocks);
+    let after = tree_with(b"and now it is longer");
+    let again = write(&after, &options(), &known).expect("fits").bytes;
+    assert!(again == written(&after, &options()).expect("fits"), "made from what was known");
+
+    // What is not there any more is not taken.
+    let cut = Known::new(&before.bytes[..before.bytes.len() / 2], &before.blocks);
+    assert!(write(&after, &options(), &cut).expect("fits").bytes == again);
+}
+
+#[test]
+fn a_small_file_that_is_changed_leaves_all_blocks_but_one_as_they_were() {
+    let contents = |small: &[u8]| {
+        let written = write(&tree_with(small), &options(), &Known::default()).expect("fits");
+        written.blocks.into_iter().map(|block| block.content).collect::<Vec<_>>()
+    };
+    let (before, after) = (contents(b"before"), contents(b"and now it is longer"));
+    let new = after.iter().filter(|content| !before.contains(content)).count();
+    assert_eq!((new, after.len()), (1, before.len()));
 }
 
 #[test]
@@ -195,7 +234,7 @@ fn links_as_long_as_the_kernel_follows_and_no_longer() {
     round_trip(&tree, &options());
     for target in [String::new(), "l".repeat(4096), "a\0b".to_owned()] {
         put(&mut tree, "/bad", Entry::symlink(target));
-        let refused = write(&tree, &options()).expect_err("no kernel follows it");
+        let refused = written(&tree, &options()).expect_err("no kernel follows it");
         assert!(matches!(refused, SquashfsError::BadLink { .. }), "{refused}");
     }
 }
@@ -206,7 +245,7 @@ fn more_owners_than_the_format_has_are_refused() {
     for id in 0..65_536 {
         put(&mut tree, &format!("/{id}"), Entry { uid: id, gid: id, ..Entry::symlink("x") });
     }
-    assert!(matches!(write(&tree, &options()), Err(SquashfsError::TooManyOwners)));
+    assert!(matches!(written(&tree, &options()), Err(SquashfsError::TooManyOwners)));
 }
 
 #[test]
@@ -219,7 +258,7 @@ fn the_number_of_workers_and_the_run_do_not_show() {
     for level in [1, 9, 15, 19] {
         let with = |workers| {
             let workers = NonZeroUsize::new(workers).expect("not zero");
-            write(&tree, &Options { workers, level, ..options() }).expect("fits")
+            written(&tree, &Options { workers, level, ..options() }).expect("fits")
         };
         let one = with(1);
         assert!(one == with(2) && one == with(7), "level {level}");
@@ -231,7 +270,7 @@ fn the_superblock_says_what_was_asked() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let image = folder.path().join("image");
     let options = Options { level: 17, block: BlockSize::K256, ..options() };
-    std::fs::write(&image, write(&Tree::new(), &options).expect("fits")).expect("writable");
+    std::fs::write(&image, written(&Tree::new(), &options).expect("fits")).expect("writable");
     let text = unsquashfs(&["-stat"], &image);
     for wanted in
         ["Compression zstd", "compression-level 17", "Block size 262144", "Nov 14", "Xattrs are not stored"]
@@ -301,7 +340,7 @@ fn levels_by_time_and_size() {
     for block in [BlockSize::K128, BlockSize::K256] {
         for level in [3, 6, 9, 12, 15, 17, 19] {
             let start = std::time::Instant::now();
-            let size = write(&tree, &Options { level, block, ..options() }).expect("fits").len();
+            let size = written(&tree, &Options { level, block, ..options() }).expect("fits").len();
             println!("{block:?} level {level:2}: {size:>10} bytes in {:.2?}", start.elapsed());
         }
     }

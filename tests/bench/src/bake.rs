@@ -179,6 +179,8 @@ struct Part {
 fn mmdebstrap(mirror: &Mirror, folder: &Path) -> Result<f64> {
     let mut command = Command::new("mmdebstrap");
     command.env("TMPDIR", folder).args(["--quiet", "--mode=root", "--variant=essential"]);
+    // `usr-is-merged`, which is essential in bookworm, refuses any other root file system.
+    command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
     command.arg("--dpkgopt=force-unsafe-io").arg(format!("--include={}", PACKAGES.join(",")));
     command.arg("bookworm").arg(folder.join("mmdebstrap.tar"));
     command.arg(format!("deb [trusted=yes] copy:{} bookworm main", mirror.folder.display()));
