@@ -2,8 +2,8 @@
 //!
 //! | thread | does | waits for |
 //! |---|---|---|
-//! | `kiln-dhcp` | takes datagrams, many at once, asks the core, sends what can be sent | the socket |
-//! | `kiln-dhcp-leases` | makes leases durable, many at once, then sends their ACKs | the disk |
+//! | `kiln-dhcp` | takes datagrams, many at once, asks the core, sends what can be sent; makes leases durable, many at once, and sends their ACKs | the socket, a quick disk |
+//! | `kiln-dhcp-leases` | makes leases durable while the disk is slow | a slow disk |
 //! | the runtime's | writes timelines, follows other servers' leases | nobody |
 //!
 //! Each hands on what it has through a bounded queue and never waits for room in it: what does not fit is
@@ -12,6 +12,7 @@
 pub mod leases;
 mod log;
 mod notes;
+mod pace;
 mod plan;
 mod sockets;
 mod sys;
@@ -32,7 +33,7 @@ use crate::error::ServeError;
 use crate::server::Server;
 use notes::Notes;
 use sockets::Sockets;
-use worker::{Committer, Queue, Receiver};
+use worker::{Clerk, Committer, Queue, Receiver};
 
 pub(crate) use notes::note;
 pub(crate) use sockets::{bind_udp, on_interface};
@@ -57,8 +58,10 @@ impl Driver {
         let Self { sockets, server } = self;
         let (notes, scribe) = Notes::new();
         let notes = Arc::new(notes);
-        let (committer, queue) =
-            Committer::new(Arc::clone(&server), Arc::clone(&sockets), Arc::clone(&notes), Handle::current());
+        let clerk =
+            Clerk::new(Arc::clone(&server), Arc::clone(&sockets), Arc::clone(&notes), Handle::current());
+        let clerk = Arc::new(clerk);
+        let (committer, queue) = Committer::new(Arc::clone(&clerk));
         let stop = Arc::new(AtomicBool::new(false));
         let core = kiln_dhcp::Server::new(core_config(&server.fleet()));
         let receiver = Receiver {
@@ -66,6 +69,7 @@ impl Driver {
             sockets: Arc::clone(&sockets),
             runtime: Handle::current(),
             notes,
+            clerk,
             queue: Arc::clone(&queue),
             core,
             stop: Arc::clone(&stop),

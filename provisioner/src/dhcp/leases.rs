@@ -20,6 +20,9 @@ use crate::records::key;
 
 /// How often a group is decided anew because another server stored something else first.
 const ATTEMPTS: usize = 64;
+/// Leases for which there is room from the beginning: to make more takes as long as to answer a hundred clients, and
+/// would fall into the moment in which many are switched on together.
+const ROOM: usize = 1 << 16;
 /// Dead chunks that one transaction removes.
 const REMOVED: usize = 16;
 /// Another server's leases are looked at no more often.
@@ -96,6 +99,7 @@ impl Leases {
     /// Reads what is in the store and not yet shown.
     pub async fn load(&self, db: &Db) -> Result<(), LeaseError> {
         let _writing = self.writing.lock().await;
+        self.held_mut().table.reserve(ROOM);
         self.catch_up(db).await
     }
 
@@ -133,8 +137,8 @@ impl Leases {
     pub async fn write(&self, db: &Db, asks: &[Ask], now: UnixMillis) -> Result<Vec<Verdict>, LeaseError> {
         let _writing = self.writing.lock().await;
         for _ in 0..ATTEMPTS {
-            let oldest = self.oldest(db).await?;
-            let (verdicts, transaction) = self.decide(asks, now, oldest)?;
+            let folded = self.folded(db, asks.len()).await?;
+            let (verdicts, transaction) = self.decide(asks, now, folded)?;
             let Some((txn, mut written)) = transaction else { return Ok(verdicts) };
             let outcome = db.store().txn_here(txn).await?;
             if outcome.succeeded {
@@ -147,16 +151,17 @@ impl Leases {
         Err(LeaseError::Contended)
     }
 
-    /// The oldest chunk, if it should be folded into the next one.
-    async fn oldest(&self, db: &Db) -> Result<Option<(u64, Vec<Record>)>, LeaseError> {
-        let number = {
-            let held = self.held();
-            held.chunks().next().filter(|_| log::is_long(&held))
-        };
-        let Some(number) = number else { return Ok(None) };
-        let key = Key::new(key::lease_chunk(number)).map_err(DbError::from)?;
-        let entry = db.store().get(&key).await?;
-        entry.map(|entry| Ok((number, chunk(&entry)?))).transpose()
+    /// The chunks that are folded into the next one, which has `asks` records of its own.
+    async fn folded(&self, db: &Db, asks: usize) -> Result<Vec<(u64, Vec<Record>)>, LeaseError> {
+        let numbers = log::folded(&self.held(), asks);
+        let mut folded = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let key = Key::new(key::lease_chunk(number)).map_err(DbError::from)?;
+            if let Some(entry) = db.store().get(&key).await? {
+                folded.push((number, chunk(&entry)?));
+            }
+        }
+        Ok(folded)
     }
 
     /// What is answered to `asks`, and the transaction that makes it so; none when nothing changes.
@@ -165,25 +170,25 @@ impl Leases {
         &self,
         asks: &[Ask],
         now: UnixMillis,
-        oldest: Option<(u64, Vec<Record>)>,
+        folded: Vec<(u64, Vec<Record>)>,
     ) -> Result<(Vec<Verdict>, Option<(Txn, Written)>), LeaseError> {
         let held = self.held();
         let mut plan = Plan::new(&held, now);
         let verdicts = asks.iter().map(|ask| plan.decide(ask)).collect();
-        let mut removed: Vec<(u64, Vec<Ipv4Addr>)> = Vec::new();
         let mut kept = Vec::new();
-        if let Some((number, records)) = oldest {
-            kept = log::kept(&held, number, &records);
-            kept.retain(|record| !plan.says(record.address));
-            removed.push((number, records.iter().map(|record| record.address).collect()));
+        for (number, records) in &folded {
+            kept.extend(log::kept(&held, *number, records).filter(|record| !plan.says(record.address)));
         }
         let mut records = plan.records();
         if records.is_empty() {
             return Ok((verdicts, None));
         }
         records.extend(kept);
-        let first = removed.first().map(|(number, _)| *number);
-        removed.extend(held.dead().filter(|n| Some(*n) != first).take(REMOVED).map(|n| (n, Vec::new())));
+        let addresses = |records: Vec<Record>| records.into_iter().map(|record| record.address).collect();
+        let mut removed: Vec<(u64, Vec<Ipv4Addr>)> =
+            folded.into_iter().map(|(number, records)| (number, addresses(records))).collect();
+        let dead: Vec<u64> = held.dead().filter(|n| removed.iter().all(|(there, _)| there != n)).collect();
+        removed.extend(dead.into_iter().take(REMOVED).map(|number| (number, Vec::new())));
         let txn = held.txn(&records, &removed).map_err(DbError::from)?;
         Ok((verdicts, Some((txn, Written { revision: Revision::default(), records, removed }))))
     }

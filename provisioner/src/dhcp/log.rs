@@ -25,8 +25,6 @@ const RECORD: usize = 4 + 6 + 6;
 pub const LONGEST: usize = 512;
 /// The log may be so many times as long as what it says, and so much longer.
 const SLACK: (usize, usize) = (2, 4096);
-/// Chunks may be as many as would hold this many records each, and so many more.
-const SPREAD: (usize, usize) = (64, 64);
 
 /// A chunk that is none of this version's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,16 +76,31 @@ fn record(bytes: &[u8; RECORD]) -> Record {
     Record { address: Ipv4Addr::new(a, b, c, d), state }
 }
 
-/// Whether the log is so much longer than what it says that its oldest chunk should be folded into the next.
-pub fn is_long(table: &Table) -> bool {
-    table.records() > SLACK.0 * table.len() + SLACK.1
-        || table.chunks().len() > table.len() / SPREAD.0 + SPREAD.1
+/// Which chunks are folded into the next one, which has `records` of its own.
+///
+/// The newest, as long as they are no longer than what they are folded into: so chunks get twice as long from one
+/// to the one before it, a record is written again once for each doubling at most, and there are few chunks however
+/// small the groups are that are committed together. And the oldest, when too much of the log says nothing any more.
+pub fn folded(table: &Table, records: usize) -> Vec<u64> {
+    let mut length = records;
+    let mut folded = Vec::new();
+    for (number, records) in table.newest_chunks() {
+        if records > length || length + records > LONGEST {
+            break;
+        }
+        length += records;
+        folded.push(number);
+    }
+    let oldest = table.chunks().next().filter(|_| table.records() > SLACK.0 * table.len() + SLACK.1);
+    folded.extend(oldest.filter(|number| folded.last() != Some(number)));
+    folded
 }
 
-/// What of the oldest chunk, whose records are given, must be said again so that it can be removed. That an
-/// address is nobody's need not be: there is no older record left.
-pub fn kept(table: &Table, oldest: u64, records: &[Record]) -> Vec<Record> {
-    let newest = records.iter().filter(|record| table.chunk_of(record.address) == Some(oldest));
+/// What of a chunk, whose records are given, must be said again so that it can be removed. That an address is
+/// nobody's need not be in the oldest: there is no older record left.
+pub fn kept(table: &Table, chunk: u64, records: &[Record]) -> impl Iterator<Item = Record> {
+    let is_oldest = table.chunks().next() == Some(chunk);
+    let newest = records.iter().filter(|record| table.chunk_of(record.address) == Some(chunk));
     let newest: BTreeMap<Ipv4Addr, Record> = newest.map(|record| (record.address, *record)).collect();
-    newest.into_values().filter(|record| record.state != State::Free).collect()
+    newest.into_values().filter(move |record| !is_oldest || record.state != State::Free)
 }

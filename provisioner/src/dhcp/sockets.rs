@@ -58,6 +58,12 @@ impl Sockets {
         inbox.receive(&self.udp)
     }
 
+    /// Takes those that are there; false when there is none, or when they could not be taken: the next
+    /// [`Self::receive`] says why.
+    pub fn receive_now(&self, inbox: &mut Inbox) -> bool {
+        inbox.receive_now(&self.udp).is_ok()
+    }
+
     /// Makes a [`Self::receive`] that waits return.
     pub fn wake(&self) {
         // Not connected, so this is an error; who waits is woken all the same, and after `LOOK` otherwise.

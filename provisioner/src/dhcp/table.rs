@@ -93,6 +93,14 @@ impl Slot {
 }
 
 impl Table {
+    /// Makes room for `addresses` in all, if there is less.
+    pub fn reserve(&mut self, addresses: usize) {
+        let more = addresses.saturating_sub(self.len());
+        self.slots.reserve(more);
+        self.by_address.reserve(more);
+        self.by_owner.reserve(more);
+    }
+
     /// The lease of `mac`, expired or not.
     pub fn of(&self, mac: MacAddr) -> Option<Lease> {
         let slot = self.slot(*self.by_owner.get(&mac)?)?;
@@ -137,6 +145,11 @@ impl Table {
     /// The numbers of the chunks, oldest first.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = u64> {
         self.chunks.keys().copied()
+    }
+
+    /// The numbers of the chunks and the records in each, newest first.
+    pub fn newest_chunks(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.chunks.iter().rev().map(|(number, chunk)| (*number, chunk.records))
     }
 
     /// Chunks that say nothing any more.

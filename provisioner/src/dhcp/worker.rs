@@ -1,16 +1,19 @@
 //! The two threads between the sockets, the core and the store.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_dhcp::{Effect, ForeignServer, Inbound, Outbound, Probe, Seen};
 use kiln_model::{MacAddr, UnixMillis};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
 use super::leases::LeaseError;
 use super::notes::Notes;
+use super::pace::Pace;
 use super::plan::{Ask, Verdict};
 use super::sockets::Sockets;
 use super::sys::batch::Inbox;
@@ -23,6 +26,19 @@ use crate::{probe, rogue};
 const WAITING: usize = 8192;
 /// Changes of one transaction at most.
 const GROUP: usize = 1024;
+/// A disk that makes a change durable within this many microseconds is waited for by who receives.
+const QUICK_US: u64 = 1000;
+
+/// Who answers clients comes before whoever else computes on this machine (nice(2)): each waits a tenth of a
+/// millisecond at most, and mostly for the wire and for the disk.
+const NICE: i32 = -15;
+
+/// Lets the calling thread come first, where that is allowed.
+fn be_first() {
+    if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+        tracing::debug!(%error, "dhcp: answers come no sooner than anything else on this machine");
+    }
+}
 
 /// A change, and what is done when it is durable.
 struct Job {
@@ -34,80 +50,57 @@ struct Job {
     seen: Option<Seen>,
 }
 
-/// Takes changes to be made durable.
-pub struct Queue {
-    /// None is the last.
-    jobs: mpsc::SyncSender<Option<Job>>,
-    settled: Settled,
-}
+/// Takes changes to be made durable by the [`Committer`].
+pub struct Queue(mpsc::SyncSender<Option<Job>>);
 
 impl Queue {
     /// Hands a change on; false when there is no room for it.
     fn add(&self, job: Job) -> bool {
-        self.jobs.try_send(Some(job)).is_ok()
+        self.0.try_send(Some(job)).is_ok()
     }
 
     /// Ends the [`Committer`] when it has done what came before.
     pub fn close(&self) {
-        // It may have ended by itself.
-        let _ = self.jobs.send(None);
+        // It may have ended by itself. None is the last.
+        let _ = self.0.send(None);
+    }
+}
+
+/// Makes leases durable, many at once, and sends their ACKs. For a thread that may wait for the disk.
+pub struct Clerk {
+    server: Arc<Server>,
+    sockets: Arc<Sockets>,
+    notes: Arc<Notes>,
+    runtime: Handle,
+    /// Clients whose lease was decided on since the core was told of it.
+    settled: Mutex<Vec<MacAddr>>,
+    /// Microseconds that the last write took.
+    last: AtomicU64,
+}
+
+impl Clerk {
+    /// One for all threads of a server.
+    pub fn new(server: Arc<Server>, sockets: Arc<Sockets>, notes: Arc<Notes>, runtime: Handle) -> Self {
+        let settled = Mutex::default();
+        Self { server, sockets, notes, runtime, settled, last: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Whether the disk is so quick that to wait for it takes less than to wake a thread that does.
+    fn is_quick(&self) -> bool {
+        self.last.load(Ordering::Relaxed) < QUICK_US
     }
 
     fn settled(&self) -> MutexGuard<'_, Vec<MacAddr>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Clients whose lease was decided on since the core was told of it.
-type Settled = Mutex<Vec<MacAddr>>;
-
-/// Makes leases durable, many at once.
-pub struct Committer {
-    server: Arc<Server>,
-    sockets: Arc<Sockets>,
-    notes: Arc<Notes>,
-    runtime: Handle,
-    jobs: mpsc::Receiver<Option<Job>>,
-    queue: Arc<Queue>,
-}
-
-impl Committer {
-    /// A committer, and the way to it.
-    pub fn new(
-        server: Arc<Server>,
-        sockets: Arc<Sockets>,
-        notes: Arc<Notes>,
-        runtime: Handle,
-    ) -> (Self, Arc<Queue>) {
-        let (sender, jobs) = mpsc::sync_channel(WAITING);
-        let queue = Arc::new(Queue { jobs: sender, settled: Settled::default() });
-        (Self { server, sockets, notes, runtime, jobs, queue: Arc::clone(&queue) }, queue)
-    }
-
-    /// Works until its queue is closed.
-    pub fn run(self) {
-        let mut jobs = Vec::with_capacity(GROUP);
-        while let Ok(Some(first)) = self.jobs.recv() {
-            jobs.push(first);
-            let mut open = true;
-            while open && jobs.len() < GROUP {
-                match self.jobs.try_recv() {
-                    Ok(Some(job)) => jobs.push(job),
-                    Ok(None) => open = false,
-                    Err(_) => break,
-                }
-            }
-            self.commit(&mut jobs);
-            if !open {
-                return;
-            }
-        }
-    }
 
     fn commit(&self, jobs: &mut Vec<Job>) {
         let asks: Vec<Ask> = jobs.iter().map(|job| job.ask).collect();
+        let start = Instant::now();
         let written: Result<Vec<Verdict>, LeaseError> =
             self.runtime.block_on(self.server.leases.write(&self.server.db, &asks, now()));
+        let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last.store(took, Ordering::Relaxed);
         let verdicts = match written {
             Ok(verdicts) => verdicts,
             Err(error) => {
@@ -125,11 +118,46 @@ impl Committer {
             }
         }
         self.sockets.send(&acks);
-        self.queue.settled().extend(jobs.iter().map(|job| job.client));
+        self.settled().extend(jobs.iter().map(|job| job.client));
         let done = jobs.drain(..).zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::Done);
         for (job, _) in done {
             if let Some(seen) = job.seen {
                 self.notes.take(seen, job.now);
+            }
+        }
+    }
+}
+
+/// Takes what waits for a disk that is not quick.
+pub struct Committer {
+    clerk: Arc<Clerk>,
+    jobs: mpsc::Receiver<Option<Job>>,
+}
+
+impl Committer {
+    /// A committer, and the way to it.
+    pub fn new(clerk: Arc<Clerk>) -> (Self, Arc<Queue>) {
+        let (sender, jobs) = mpsc::sync_channel(WAITING);
+        (Self { clerk, jobs }, Arc::new(Queue(sender)))
+    }
+
+    /// Works until its queue is closed.
+    pub fn run(self) {
+        be_first();
+        let mut jobs = Vec::with_capacity(GROUP);
+        while let Ok(Some(first)) = self.jobs.recv() {
+            jobs.push(first);
+            let mut open = true;
+            while open && jobs.len() < GROUP {
+                match self.jobs.try_recv() {
+                    Ok(Some(job)) => jobs.push(job),
+                    Ok(None) => open = false,
+                    Err(_) => break,
+                }
+            }
+            self.clerk.commit(&mut jobs);
+            if !open {
+                return;
             }
         }
     }
@@ -145,7 +173,9 @@ pub struct Receiver {
     pub runtime: Handle,
     /// For people.
     pub notes: Arc<Notes>,
-    /// For the disk.
+    /// Makes leases durable.
+    pub clerk: Arc<Clerk>,
+    /// To the thread that waits for a slow disk.
     pub queue: Arc<Queue>,
     /// Decides.
     pub core: kiln_dhcp::Server,
@@ -171,14 +201,26 @@ impl Receiver {
         let mut inbox = Inbox::new();
         let mut newcomers = Newcomers::default();
         let mut todo = Todo::default();
-        let mut refused = 0;
+        let (mut refused, mut pace) = (0, Pace::new(Instant::now()));
+        be_first();
         while !self.stop.load(Ordering::Relaxed) {
             if let Err(error) = self.sockets.receive(&mut inbox) {
                 self.receive_failed(&error);
                 continue;
             }
+            pace.count(inbox.len(), Instant::now());
             self.decide(&inbox, &mut newcomers, &mut todo);
             self.execute(&mut todo);
+            // What came at the same time shares one wait for the disk.
+            while inbox.is_full() && todo.jobs.len() < GROUP && self.sockets.receive_now(&mut inbox) {
+                pace.count(inbox.len(), Instant::now());
+                self.decide(&inbox, &mut newcomers, &mut todo);
+                self.execute(&mut todo);
+            }
+            self.lease(&mut todo.jobs);
+            if let Some(time) = pace.gather() {
+                std::thread::sleep(time);
+            }
             if self.core.refused() / 10_000 > refused {
                 refused = self.core.refused() / 10_000;
                 tracing::warn!(
@@ -202,7 +244,7 @@ impl Receiver {
     fn decide(&mut self, inbox: &Inbox, newcomers: &mut Newcomers, todo: &mut Todo) {
         let now = now();
         // Their leases are shown, so what was held for them is not needed any more.
-        for client in self.queue.settled().drain(..) {
+        for client in self.clerk.settled().drain(..) {
             self.core.settled(client);
         }
         let view = View::noting(&self.server, newcomers, now);
@@ -243,8 +285,16 @@ impl Receiver {
                 }
             });
         }
+    }
+
+    /// On a quick disk here: to hand changes to another thread would take longer than the disk. On a slow one who
+    /// receives must not wait.
+    fn lease(&self, jobs: &mut Vec<Job>) {
+        if !jobs.is_empty() && self.clerk.is_quick() {
+            return self.clerk.commit(jobs);
+        }
         let mut dropped = 0;
-        for job in todo.jobs.drain(..) {
+        for job in jobs.drain(..) {
             dropped += usize::from(!self.queue.add(job));
         }
         if dropped > 0 {

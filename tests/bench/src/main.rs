@@ -49,7 +49,8 @@ struct Arguments {
     /// Of TFTP, measure only cells with this in their name, such as "windowsize 1,"; may be given several times.
     #[arg(long)]
     cell: Vec<String>,
-    /// DHCP exchanges asked for in a second, one run of each server for each; its best run counts.
+    /// DHCP exchanges asked for in a second, by one perfdhcp and by two: a run of each server for each, of which its
+    /// best counts.
     #[arg(long, value_delimiter = ',', default_values_t = dhcp::RATES)]
     rates: Vec<u32>,
     #[command(subcommand)]
@@ -105,9 +106,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
-    // Not `Part::Bake`: mmdebstrap does not come to its end there yet, so that it is measured only when asked for.
-    let usual = [Part::Dhcp, Part::DhcpMemory, Part::Tftp, Part::Http, Part::Boots];
-    let wanted = if arguments.only.is_empty() { &usual[..] } else { &arguments.only[..] };
+    let wanted = if arguments.only.is_empty() { Part::value_variants() } else { &arguments.only[..] };
     for part in wanted.iter().copied() {
         let measured = match part {
             Part::Dhcp => dhcp::measure(&wire, &arguments.kiln, folder.path(), &arguments.rates),

@@ -11,6 +11,8 @@ pub const INTERFACE: &str = "bench0";
 pub const SERVER: &str = "10.80.0.1";
 /// The address that load comes from; for DHCP, the relay's.
 pub const CLIENT: &str = "10.80.0.2";
+/// Every address that load comes from.
+pub const CLIENTS: [&str; 2] = [CLIENT, "10.80.0.3"];
 /// Their network.
 pub const SUBNET: &str = "10.80.0.0/13";
 
@@ -35,6 +37,7 @@ impl Wire {
             ],
             vec!["-n", servers, "address", "add", "10.80.0.1/13", "dev", INTERFACE],
             vec!["-n", clients, "address", "add", "10.80.0.2/13", "dev", "load0"],
+            vec!["-n", clients, "address", "add", "10.80.0.3/13", "dev", "load0"],
             vec!["-n", servers, "link", "set", INTERFACE, "up"],
             vec!["-n", clients, "link", "set", "load0", "up"],
             vec!["-n", servers, "link", "set", "lo", "up"],

@@ -38,6 +38,26 @@ impl Inbox {
 
     /// Waits for one datagram and takes those that are there by then, in place of earlier ones.
     pub fn receive(&mut self, socket: &Socket) -> io::Result<()> {
+        self.take(socket, libc::MSG_WAITFORONE)
+    }
+
+    /// Takes those that are there, in place of earlier ones. None is an error of the kind
+    /// [`io::ErrorKind::WouldBlock`].
+    pub fn receive_now(&mut self, socket: &Socket) -> io::Result<()> {
+        self.take(socket, libc::MSG_DONTWAIT)
+    }
+
+    /// How many were taken the last time.
+    pub fn len(&self) -> usize {
+        self.received
+    }
+
+    /// Whether there may be more where the last ones came from.
+    pub fn is_full(&self) -> bool {
+        self.received == BATCH
+    }
+
+    fn take(&mut self, socket: &Socket, flags: libc::c_int) -> io::Result<()> {
         self.received = 0;
         let mut parts: Vec<libc::iovec> =
             self.buffers.iter_mut().map(|buffer| part(buffer.as_mut_ptr(), SIZE)).collect();
@@ -53,7 +73,7 @@ impl Inbox {
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 BATCH as libc::c_uint,
-                libc::MSG_WAITFORONE,
+                flags,
                 ptr::null_mut(),
             )
         };
