@@ -37,6 +37,7 @@ use worker::{Clerk, Committer, Queue, Receiver};
 
 pub(crate) use notes::note;
 pub(crate) use sockets::{bind_udp, on_interface};
+pub(crate) use sys::hardware_address;
 pub(crate) use view::View;
 
 /// The bound driver.

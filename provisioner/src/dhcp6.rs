@@ -16,13 +16,14 @@ use kiln_dhcp6::{
 };
 use kiln_model::fleet::{NetworkMode, NetworkSpec};
 use kiln_model::{MacAddr, UnixMillis};
+use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
 use crate::config::FleetState;
 use crate::db::DbError;
-use crate::dhcp::on_interface;
+use crate::dhcp::{hardware_address, on_interface};
 use crate::error::ServeError;
 use crate::menus::program_of;
 use crate::networks;
@@ -139,8 +140,7 @@ fn note(server: &Server, seen: Seen, now: UnixMillis) {
 
 /// Who we are, as long as the card or the address stays.
 fn identity(interface: &str, local: Ipv6Addr) -> Duid {
-    let address = std::fs::read_to_string(format!("/sys/class/net/{interface}/address"));
-    let mac = address.ok().and_then(|text| text.trim().parse::<MacAddr>().ok());
+    let mac = hardware_address(interface).ok();
     let [.., a, b, c, d, e, f] = local.octets();
     Duid::of_mac(mac.unwrap_or(MacAddr([a, b, c, d, e, f])))
 }
@@ -150,8 +150,8 @@ fn bind(interface: &str) -> std::io::Result<UdpSocket> {
     socket.set_only_v6(true)?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER_PORT, 0, 0).into())?;
-    let index = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex"))?;
-    let index = index.trim().parse().map_err(std::io::Error::other)?;
+    // Not in /sys, which may be another network namespace's.
+    let index = name_to_index(&socket, interface)?;
     socket.join_multicast_v6(&EVERY_SERVER, index)?;
     UdpSocket::from_std(socket.into())
 }

@@ -34,7 +34,7 @@ impl Link {
         // Protocol 0: nothing is received, so no queue fills up.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
         socket.bind(&link_address(index, 0))?;
-        let address = hardware_address(socket.local_addr()?);
+        let address = bound_to(socket.local_addr()?);
         Ok(Self { socket, to: link_address(index, ETHERTYPE_IPV4), address })
     }
 
@@ -49,6 +49,11 @@ impl Link {
     }
 }
 
+/// The hardware address of an interface. Needs CAP_NET_RAW.
+pub fn hardware_address(interface: &str) -> io::Result<MacAddr> {
+    Link::open(interface).map(|link| link.address())
+}
+
 fn link_address(index: i32, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a socket address, plain old data that fits the storage, as `view_as` asks.
@@ -61,7 +66,7 @@ fn link_address(index: i32, protocol: u16) -> SockAddr {
     unsafe { SockAddr::new(storage, mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
-fn hardware_address(local: SockAddr) -> MacAddr {
+fn bound_to(local: SockAddr) -> MacAddr {
     let mut storage = local.as_storage();
     // SAFETY: the kernel wrote the address of a packet socket, which is a `sockaddr_ll`.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };

@@ -131,6 +131,7 @@ impl State {
                 tracing::error!(%error, "tftp: a worker ended");
                 break;
             }
+            self.scratch.alone = events.len() == 1;
             for event in &events {
                 let epoll::Event { data, .. } = *event;
                 match data.u64() {

@@ -120,7 +120,7 @@ impl Ours {
     /// What each part weighs, and all together.
     fn weights(&self, bundle: &Path) -> Result<Vec<Figure>> {
         let shown = run(self.kiln(["inspect"]).arg(bundle).args(["--output", "json"]))?;
-        let manifest: Manifest = serde_json::from_str(&shown).map_err(|_| Error::Output {
+        let Shown { manifest } = serde_json::from_str(&shown).map_err(|_| Error::Output {
             program: "kiln inspect".to_owned(),
             expected: "manifest",
             found: shown.clone(),
@@ -165,7 +165,12 @@ impl Ours {
     }
 }
 
-/// What is read of a manifest.
+/// What is read of what `kiln inspect` shows.
+#[derive(Deserialize)]
+struct Shown {
+    manifest: Manifest,
+}
+
 #[derive(Deserialize)]
 struct Manifest {
     parts: std::collections::BTreeMap<String, Part>,

@@ -21,6 +21,18 @@ pub fn run(command: &mut Command) -> Result<String> {
     if done { Ok(said) } else { Err(Error::Failed { command: format!("{command:?}"), said: tail(&said) }) }
 }
 
+/// The same command, which goes into `group` before it becomes what it is: what it starts at once is counted, too.
+fn inside(group: &Path, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs"));
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
+}
+
 /// The same, for programs whose exit status says something else; true when it was 0.
 pub fn run_anyhow(command: &mut Command) -> Result<(String, bool)> {
     let output = command
@@ -59,17 +71,14 @@ impl Daemon {
         let file = File::create(log).map_err(Error::io(log.display().to_string()))?;
         let again = file.try_clone().map_err(Error::io(log.display().to_string()))?;
         let group = control_group(name)?;
-        let child = command
+        let child = inside(&group, command)
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(again)
             .process_group(0)
             .spawn()
             .map_err(|source| Error::Spawn { program: name.to_owned(), source })?;
-        let daemon = Self { name: name.to_owned(), child, log: log.to_owned(), group };
-        let members = daemon.group.join("cgroup.procs");
-        fs::write(&members, daemon.pid().to_string()).map_err(Error::io(members.display().to_string()))?;
-        Ok(daemon)
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), group })
     }
 
     /// Waits until it says so in its log.
@@ -97,6 +106,12 @@ impl Daemon {
             }
             sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Keeps it, and what it will start, on one processor.
+    pub fn pin(&self, processor: usize) -> Result<()> {
+        let (processor, pid) = (processor.to_string(), self.pid().to_string());
+        run(Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", &processor, &pid])).map(drop)
     }
 
     /// The id of its first process.

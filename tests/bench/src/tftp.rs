@@ -111,9 +111,13 @@ fn load(
     (block, window): (u16, u16),
     clients: u32,
 ) -> Result<Option<Cell>> {
+    // Server and client of one transfer take turns. Now and then Linux has them do so on one processor, which is four
+    // times as fast and says nothing of either: so each has its own.
+    let (server, client) = if clients == 1 { (Some(0), Some(1)) } else { (None, None) };
+    server.map_or(Ok(()), |processor| contender.daemon.pin(processor))?;
     let before = contender.daemon.cpu()?;
     let arguments = ["tftp", SERVER, &block.to_string(), &window.to_string(), &clients.to_string()];
-    let fetched: Fetched = wire.load(&arguments.map(str::to_owned))?;
+    let fetched: Fetched = wire.load_on(client, &arguments.map(str::to_owned))?;
     let used = contender.daemon.cpu()? - before;
     let name = contender.name;
     if !fetched.granted {

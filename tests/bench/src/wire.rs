@@ -65,8 +65,25 @@ impl Wire {
 
     /// This program again, in the clients' namespace; its answer is JSON.
     pub fn load<T: serde::de::DeserializeOwned>(&self, arguments: &[String]) -> Result<T> {
-        let this = std::env::current_exe().map_err(Error::io("our own path"))?;
-        let said = run(self.client(&this.display().to_string()).args(arguments))?;
+        self.load_on(None, arguments)
+    }
+
+    /// The same on one processor only.
+    pub fn load_on<T: serde::de::DeserializeOwned>(
+        &self,
+        processor: Option<usize>,
+        arguments: &[String],
+    ) -> Result<T> {
+        let this = std::env::current_exe().map_err(Error::io("our own path"))?.display().to_string();
+        let mut command = match processor {
+            Some(number) => {
+                let mut command = self.client("taskset");
+                command.args(["--cpu-list", &number.to_string(), &this]);
+                command
+            }
+            None => self.client(&this),
+        };
+        let said = run(command.args(arguments))?;
         serde_json::from_str(&said).map_err(|_| Error::Output {
             program: format!("load {arguments:?}"),
             expected: "JSON",

@@ -54,7 +54,7 @@ for tree in (base, initrd):
     # As the kernel looks for it.
     assert os.path.exists(f"{tree}/lib/firmware/bnx2x/bnx2x-e2-7.13.21.0.fw"), tree
     size = sum(os.path.getsize(f"{tree}/usr/lib/firmware/{name}") for name in has)
-    print(f"{os.path.basename(tree)}: {len(has)} of {len(names)} files that modules name, {size / 1e6:.1f} MB; "
+    print(f"{os.path.basename(tree)}: {len(has)} files and links for {len(names)} that modules name, {size / 1e6:.1f} MB; "
           f"the packages have {len(files_below(packages + '/lib/firmware'))}")
 
 terms = "/usr/share/doc/firmware-bnx2x/copyright"

@@ -59,7 +59,7 @@ fn over_ipv6(demo: &mut Demo, loader: &str, firmware: &str) -> Result<Timeline, 
     let network = "subnet6 = \"fd77::/64\"\npool6 = [\"fd77::1000\", \"fd77::1fff\"]\n";
     let machine = machine(&format!("loader = \"{loader}\"\naddress6 = \"fd77::31\""));
     prepare(demo, IMAGE, "x86_64", &(policy("") + network + &machine))?;
-    let address = "address = \"10.77.0.1\"";
+    let address = "address   = \"10.77.0.1\"";
     demo.fleet.edit("kiln.toml", address, &format!("{address}\naddress6 = \"fd77::1\""))?;
     lab_up_on(demo, "address6 = \"fd77::1/64\"", &format!("firmware = \"{firmware}\""))?;
     let timeline = healthy(demo)?;

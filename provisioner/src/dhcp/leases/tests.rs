@@ -140,6 +140,29 @@ async fn the_log_stays_short_however_often_leases_are_renewed() {
     consistent(&db, &leases).await;
 }
 
+#[tokio::test]
+async fn chunks_double_so_that_leases_one_by_one_are_seldom_written_again() {
+    let (db, leases) = (memory(), Leases::default());
+    let mut written = 0;
+    for number in 0..2048u32 {
+        let until = UnixMillis(1_000_000);
+        let lease = LeaseCommit {
+            address: Ipv4Addr::from(0x0a00_0000 + number),
+            owner: owner(number),
+            client_expires: until,
+            store_expires: until,
+        };
+        one(&leases, &db, Ask::Lease(lease), 1).await;
+        written += leases.held().newest_chunks().next().expect("a chunk").1;
+    }
+    assert!(written <= 2048 * 6, "{written} records written for 2048");
+    let lengths: Vec<usize> = leases.held().newest_chunks().map(|(_, records)| records).collect();
+    assert_eq!(lengths, [log::LONGEST; 4]);
+    let again = Leases::default();
+    again.load(&db).await.expect("read");
+    assert!((0..2048).all(|number| again.held().of(owner(number)).is_some()));
+}
+
 fn any_ask() -> impl Strategy<Value = (Ask, u64)> {
     (0u8..6, 0u8..5, 0u8..8, 1u64..40, 0u64..10).prop_map(|(what, client, last, until, later)| {
         let owner = MacAddr([2, 0, 0, 0, 0, client]);

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,7 +21,11 @@ const FULL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// Where a worker puts packets together: one for all of its transfers.
 #[derive(Debug, Default)]
-pub struct Scratch(Vec<u8>);
+pub struct Scratch {
+    window: Vec<u8>,
+    /// Whether nobody else waits for this worker.
+    pub alone: bool,
+}
 
 /// A socket of its own for each transfer, bound to the address that the client asked, which takes
 /// packets from that client's port only.
@@ -72,15 +77,31 @@ impl Link {
     }
 
     /// Sends `count` blocks from `first` on.
+    ///
+    /// When nobody else waits, the first of them goes ahead: the client wakes up while the others are put together.
+    /// With others waiting, each call to the kernel keeps them longer.
     pub fn send_blocks(
         &mut self,
         transfer: &Transfer,
         first: u64,
         count: u16,
-        Scratch(window): &mut Scratch,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        let ahead = u16::from(scratch.alone && self.segmented && count > 1);
+        for (first, count) in [(first, ahead), (first + u64::from(ahead), count - ahead)] {
+            self.send_together(transfer, first..first + u64::from(count), &mut scratch.window)?;
+        }
+        Ok(())
+    }
+
+    fn send_together(
+        &mut self,
+        transfer: &Transfer,
+        blocks: Range<u64>,
+        window: &mut Vec<u8>,
     ) -> io::Result<()> {
         window.clear();
-        for number in first..first + u64::from(count) {
+        for number in blocks {
             let (start, length) = transfer.range(number);
             window.extend_from_slice(&packet::data_head(number));
             self.content.append(start, length, window)?;
