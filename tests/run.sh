@@ -82,6 +82,8 @@ stage oci-peer ./tests/peers/oci/run.sh
 stage schema-peer ./tests/peers/schema/run.sh
 stage build build
 stage rebuild-peer as_root ./tests/peers/rebuild/run.sh
+stage firmware-peer ./tests/peers/firmware/run.sh
+stage offline-peer as_root ./tests/peers/offline/run.sh
 stage lab lab
 stage boots boots
 

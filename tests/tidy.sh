@@ -54,13 +54,14 @@ done | grep . && wrong=1
 
 # Every promise of the specification names a test that exists, or says pending.
 grep -E '^\| *[A-Z]+[0-9]+ ' SPECIFICATION.md | while IFS= read -r line; do
-    named=$(grep -oE '`[^`]+(::[a-z0-9_]+|\.sh)`|`demo [0-9]+`|`scenario [a-z0-9-]+`' <<<"${line##*| }${line}" | tr -d '`' | sort -u)
+    named=$(grep -oE '`[^`]+(::[a-z0-9_]+|\.sh)`|`demo [0-9]+`|`scenario [a-z0-9-]+`|`bench [a-z0-9-]+`' <<<"${line##*| }${line}" | tr -d '`' | sort -u)
     [ -n "$named" ] || case $line in *pending*) ;; *) echo "tidy: SPECIFICATION.md names no test: $line" ;; esac
     while IFS= read -r test; do
         case $test in
             "") ;;
             demo\ *) ;;
             scenario\ *) grep -q "name: \"${test#scenario }\"" tests/src/scenarios.rs || echo "tidy: SPECIFICATION.md: there is no $test" ;;
+            bench\ *) grep -qi "Part::$(tr -d - <<<"${test#bench }")\b" tests/bench/src/main.rs || echo "tidy: SPECIFICATION.md: there is no $test" ;;
             *::*) grep -q "fn ${test##*::}(" "${test%%::*}" 2>/dev/null || echo "tidy: SPECIFICATION.md: there is no test $test" ;;
             *) [ -x "$test" ] || echo "tidy: SPECIFICATION.md: there is no $test" ;;
         esac

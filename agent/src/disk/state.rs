@@ -172,6 +172,8 @@ fn digest(record: &[u8]) -> Sha256 {
 
 #[cfg(test)]
 mod tests {
+    use kiln_disk::{MIB, Sizes, Table, plan};
+
     use super::*;
 
     const BEGIN: u64 = 4096;
@@ -192,6 +194,29 @@ mod tests {
         let device = tempfile::tempfile().expect("file");
         device.set_len(BEGIN + 2 * COPY).expect("room");
         device
+    }
+
+    fn disk(folder: &Path) -> Disk {
+        let sizes = Sizes { esp: 260 * MIB, slot: MIB, state: 4 * MIB };
+        let table = plan(sizes.disk(), 512, sizes, b"seed", &Table::empty()).expect("room");
+        let path = folder.join("disk");
+        File::create_new(&path).and_then(|file| file.set_len(sizes.disk())).expect("created");
+        Disk { path, table }
+    }
+
+    #[test]
+    fn what_is_noted_is_kept_when_the_image_has_proven_itself_and_only_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (disk, place) = (disk(folder.path()), folder.path().join("note"));
+        save(&disk, &kept("before")).expect("written");
+        note(&place, &kept("new")).expect("noted");
+        assert_eq!(load(&disk), Some(kept("before")), "what a box that falls back runs");
+        save_noted(&disk, &place).expect("kept");
+        assert_eq!(load(&disk), Some(kept("new")));
+
+        save(&disk, &kept("newer")).expect("written");
+        save_noted(&disk, &place).expect("nothing to do");
+        assert_eq!(load(&disk), Some(kept("newer")));
     }
 
     #[test]

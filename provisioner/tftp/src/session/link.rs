@@ -16,6 +16,8 @@ use crate::transfer::Transfer;
 /// Bytes and datagrams that one call may hand to the kernel (UDP's own limit, and `UDP_MAX_SEGMENTS`).
 const LARGEST_SEND: usize = 65_000;
 const MOST_SEGMENTS: usize = 64;
+/// Blocks of a window that go one by one when nobody else waits.
+const AHEAD: u64 = 4;
 /// How long a full socket may hold up its worker; what does not fit then counts as lost on the way.
 const FULL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
@@ -78,7 +80,7 @@ impl Link {
 
     /// Sends `count` blocks from `first` on.
     ///
-    /// When nobody else waits, the first of them goes ahead: the client wakes up while the others are put together.
+    /// When nobody else waits, the first few go one by one: the client takes them while the others are put together.
     /// With others waiting, each call to the kernel keeps them longer.
     pub fn send_blocks(
         &mut self,
@@ -87,11 +89,11 @@ impl Link {
         count: u16,
         scratch: &mut Scratch,
     ) -> io::Result<()> {
-        let ahead = u16::from(scratch.alone && self.segmented && count > 1);
-        for (first, count) in [(first, ahead), (first + u64::from(ahead), count - ahead)] {
-            self.send_together(transfer, first..first + u64::from(count), &mut scratch.window)?;
+        let alone = if scratch.alone && self.segmented { u64::from(count).min(AHEAD) } else { 0 };
+        for number in first..first + alone {
+            self.send_together(transfer, number..number + 1, &mut scratch.window)?;
         }
-        Ok(())
+        self.send_together(transfer, first + alone..first + u64::from(count), &mut scratch.window)
     }
 
     fn send_together(
