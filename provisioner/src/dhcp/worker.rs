@@ -1,7 +1,7 @@
 //! The two threads between the sockets, the core and the store.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -51,18 +51,27 @@ struct Job {
 }
 
 /// Takes changes to be made durable by the [`Committer`].
-pub struct Queue(mpsc::SyncSender<Option<Job>>);
+pub struct Queue {
+    clerk: Arc<Clerk>,
+    /// None is the last.
+    jobs: mpsc::SyncSender<Option<Job>>,
+}
 
 impl Queue {
     /// Hands a change on; false when there is no room for it.
     fn add(&self, job: Job) -> bool {
-        self.0.try_send(Some(job)).is_ok()
+        self.clerk.waiting.fetch_add(1, Ordering::AcqRel);
+        let is_added = self.jobs.try_send(Some(job)).is_ok();
+        if !is_added {
+            self.clerk.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_added
     }
 
     /// Ends the [`Committer`] when it has done what came before.
     pub fn close(&self) {
-        // It may have ended by itself. None is the last.
-        let _ = self.0.send(None);
+        // It may have ended by itself.
+        let _ = self.jobs.send(None);
     }
 }
 
@@ -76,18 +85,22 @@ pub struct Clerk {
     settled: Mutex<Vec<MacAddr>>,
     /// Microseconds that the last write took.
     last: AtomicU64,
+    /// Changes that were handed to the [`Committer`] and are not durable yet.
+    waiting: AtomicUsize,
 }
 
 impl Clerk {
     /// One for all threads of a server.
     pub fn new(server: Arc<Server>, sockets: Arc<Sockets>, notes: Arc<Notes>, runtime: Handle) -> Self {
         let settled = Mutex::default();
-        Self { server, sockets, notes, runtime, settled, last: AtomicU64::new(u64::MAX) }
+        let last = AtomicU64::new(u64::MAX);
+        Self { server, sockets, notes, runtime, settled, last, waiting: AtomicUsize::new(0) }
     }
 
-    /// Whether the disk is so quick that to wait for it takes less than to wake a thread that does.
+    /// Whether the disk is so quick that to wait for it takes less than to wake a thread that does, and nothing waits
+    /// for that thread: what a client asked for first is done first.
     fn is_quick(&self) -> bool {
-        self.last.load(Ordering::Relaxed) < QUICK_US
+        self.waiting.load(Ordering::Acquire) == 0 && self.last.load(Ordering::Relaxed) < QUICK_US
     }
 
     fn settled(&self) -> MutexGuard<'_, Vec<MacAddr>> {
@@ -138,7 +151,8 @@ impl Committer {
     /// A committer, and the way to it.
     pub fn new(clerk: Arc<Clerk>) -> (Self, Arc<Queue>) {
         let (sender, jobs) = mpsc::sync_channel(WAITING);
-        (Self { clerk, jobs }, Arc::new(Queue(sender)))
+        let queue = Queue { clerk: Arc::clone(&clerk), jobs: sender };
+        (Self { clerk, jobs }, Arc::new(queue))
     }
 
     /// Works until its queue is closed.
@@ -155,7 +169,9 @@ impl Committer {
                     Err(_) => break,
                 }
             }
+            let count = jobs.len();
             self.clerk.commit(&mut jobs);
+            self.clerk.waiting.fetch_sub(count, Ordering::AcqRel);
             if !open {
                 return;
             }
