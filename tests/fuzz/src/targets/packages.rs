@@ -85,7 +85,9 @@ pub fn mend_checksums(tar: &mut [u8]) {
         let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
         header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         let size = tar::Header::from_byte_slice(header).entry_size().unwrap_or(0);
-        let Some(next) = usize::try_from(size.div_ceil(512) * 512).ok().and_then(|n| n.checked_add(at + 512))
+        let blocks = size.checked_next_multiple_of(512).and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(next) =
+            blocks.and_then(|bytes| bytes.checked_add(at + 512)).filter(|next| *next <= tar.len())
         else {
             return;
         };
