@@ -21,18 +21,6 @@ pub fn run(command: &mut Command) -> Result<String> {
     if done { Ok(said) } else { Err(Error::Failed { command: format!("{command:?}"), said: tail(&said) }) }
 }
 
-/// The same command, which goes into `group` before it becomes what it is: what it starts at once is counted, too.
-fn inside(group: &Path, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs"));
-    shell.arg(command.get_program()).args(command.get_args());
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    if let Some(folder) = command.get_current_dir() {
-        shell.current_dir(folder);
-    }
-    shell
-}
-
 /// The same, for programs whose exit status says something else; true when it was 0.
 pub fn run_anyhow(command: &mut Command) -> Result<(String, bool)> {
     let output = command
@@ -161,6 +149,18 @@ impl Drop for Daemon {
         }
         eprintln!("bench: {} was not removed", self.group.display());
     }
+}
+
+/// A command, which goes into `group` before it becomes what it is: what it starts at once is counted, too.
+fn inside(group: &Path, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs"));
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
 }
 
 /// A control group for one server: unlike a process, it counts children whose parent never waits for them.
