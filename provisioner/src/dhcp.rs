@@ -9,6 +9,7 @@
 //! Each hands on what it has through a bounded queue and never waits for room in it: what does not fit is
 //! dropped and counted, and a client that gets no answer asks again.
 
+mod backlog;
 pub mod leases;
 mod log;
 mod notes;

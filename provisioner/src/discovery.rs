@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use kiln_model::timeline::Step;
 use kiln_model::{Format, MacAddr, UnixMillis};
 
-use crate::db::DbError;
+use crate::db::{DbError, Draft};
 use crate::records::{DiscoveredRecord, key};
 use crate::server::Server;
 use crate::timeline;
 
 /// Machines remembered at most: anybody on the wire can make up addresses.
 const KEPT: usize = 1000;
+/// Records that are written together at most: below the store's limit for one transaction.
+pub const TOGETHER: usize = 32;
 /// How often one machine's record is written at most.
 const QUIET_MS: u64 = 5000;
 /// Strangers that may become known in a second, and at once after a quiet time: a room of machines that are
@@ -53,48 +55,92 @@ impl Newcomers {
     }
 }
 
-/// Notes that `mac` was seen. Its timeline goes on beside it.
-pub async fn seen(server: &Server, mac: MacAddr, seen: String, now: UnixMillis) {
-    if let Err(error) = remember(server, mac, seen, now).await {
-        tracing::error!(%error, %mac, "discovered: not stored");
+/// A stranger that was seen.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Its address.
+    pub mac: MacAddr,
+    /// What it says of itself; empty when it said nothing.
+    pub seen: String,
+    /// When.
+    pub at: UnixMillis,
+}
+
+impl Sighting {
+    /// With its text made safe to keep.
+    pub fn new(mac: MacAddr, seen: &str, at: UnixMillis) -> Self {
+        let seen = seen.chars().filter(|c| !c.is_control()).take(200).collect();
+        Self { mac, seen, at }
+    }
+
+    /// The same machine, seen again: what it said stays when it says nothing.
+    pub fn again(&mut self, later: Self) {
+        self.at = later.at;
+        if !later.seen.is_empty() {
+            self.seen = later.seen;
+        }
+    }
+
+    /// Whether what is stored says it well enough.
+    fn is_in(&self, stored: &DiscoveredRecord) -> bool {
+        self.at.since(stored.last_seen) < QUIET_MS && (self.seen.is_empty() || stored.seen == self.seen)
+    }
+
+    fn record(&self, before: Option<DiscoveredRecord>) -> DiscoveredRecord {
+        let first_seen = before.as_ref().map_or(self.at, |b| b.first_seen);
+        let seen = match before {
+            Some(before) if self.seen.is_empty() => before.seen,
+            _ => self.seen.clone(),
+        };
+        DiscoveredRecord { format: Format, first_seen, last_seen: self.at, seen }
     }
 }
 
-async fn remember(server: &Server, mac: MacAddr, seen: String, now: UnixMillis) -> Result<(), DbError> {
-    let record_key = key::discovered(mac);
-    let before: Option<DiscoveredRecord> = server.db.get(&record_key).await?;
-    let seen: String = seen.chars().filter(|c| !c.is_control()).take(200).collect();
-    if before
-        .as_ref()
-        .is_some_and(|b| now.since(b.last_seen) < QUIET_MS && (seen.is_empty() || b.seen == seen))
-    {
+/// Notes who was seen, each one once and at most [`TOGETHER`] of them, with one wait for the disk. Their timelines
+/// go on beside it.
+pub async fn seen(server: &Server, sightings: &[Sighting]) {
+    if let Err(error) = remember(server, sightings).await {
+        tracing::error!(%error, machines = sightings.len(), "discovered: not stored");
+    }
+}
+
+async fn remember(server: &Server, sightings: &[Sighting]) -> Result<(), DbError> {
+    let (mut news, mut strangers) = (Vec::new(), 0);
+    for sighting in sightings {
+        let record_key = key::discovered(sighting.mac);
+        let before: Option<DiscoveredRecord> = server.db.get(&record_key).await?;
+        if before.as_ref().is_some_and(|before| sighting.is_in(before)) {
+            continue;
+        }
+        if before.is_none() {
+            tracing::info!(mac = %sighting.mac, seen = sighting.seen, "discovered: not in fleet.toml");
+            strangers += 1;
+        }
+        news.push((record_key, sighting));
+    }
+    if strangers > 0 {
+        make_room(server, strangers).await?;
+    }
+    let keys: Vec<String> = news.iter().map(|(record_key, _)| record_key.clone()).collect();
+    let write = |draft: &mut Draft| {
+        for (record_key, sighting) in &news {
+            let record = sighting.record(draft.get(record_key)?);
+            draft.put(record_key, &record)?;
+        }
+        Ok(())
+    };
+    server.db.transact(&keys, write).await
+}
+
+/// Forgets those that were seen longest ago when, with `more`, there are too many.
+async fn make_room(server: &Server, more: usize) -> Result<(), DbError> {
+    // Mostly there is room, and to read what every record says takes long.
+    if server.db.keys(key::DISCOVERED, KEPT).await?.len() + more <= KEPT {
         return Ok(());
     }
-    if before.is_none() {
-        tracing::info!(%mac, %seen, "discovered: not in fleet.toml");
-        make_room(server).await?;
-    }
-    let keys = [record_key.clone()];
-    server
-        .db
-        .transact(&keys, |draft| {
-            let before: Option<DiscoveredRecord> = draft.get(&record_key)?;
-            let first_seen = before.as_ref().map_or(now, |b| b.first_seen);
-            let seen =
-                if seen.is_empty() { before.map(|b| b.seen).unwrap_or_default() } else { seen.clone() };
-            draft.put(&*record_key, &DiscoveredRecord { format: Format, first_seen, last_seen: now, seen })
-        })
-        .await
-}
-
-/// Forgets the machine that was seen longest ago when there are too many.
-async fn make_room(server: &Server) -> Result<(), DbError> {
     let mut known: Vec<(String, DiscoveredRecord)> = server.db.list(key::DISCOVERED).await?;
-    if known.len() < KEPT {
-        return Ok(());
-    }
     known.sort_by_key(|(_, record)| record.last_seen);
-    for (mac, _) in known.iter().take(known.len() + 1 - KEPT) {
+    for (mac, _) in known.iter().take((known.len() + more).saturating_sub(KEPT)) {
         server
             .db
             .write(|draft| {

@@ -6,6 +6,8 @@ use sha2::Digest as _;
 
 /// Where sections that we add begin: firmware that protects memory does so by pages.
 const PAGE: u32 = 4096;
+/// What sections in the file are aligned to at most: more would make a huge file of a small one.
+const LARGEST_FILE_ALIGNMENT: u32 = 64 << 10;
 /// Bytes of a section's header.
 const SECTION: usize = 40;
 /// An attribute certificate begins at a multiple of this.
@@ -96,6 +98,10 @@ impl Pe {
             return Err(PeError::NotPe("its headers are cut off"));
         }
         let pe = Self { bytes: bytes.to_vec(), coff, optional, table };
+        let alignment = pe.file_alignment();
+        if !alignment.is_power_of_two() || alignment > LARGEST_FILE_ALIGNMENT {
+            return Err(PeError::NotPe("its file alignment is no power of two up to 64 KiB"));
+        }
         if pe.sections().any(|s| s.raw_end as usize > bytes.len()) {
             return Err(PeError::NotPe("a section is cut off"));
         }
@@ -119,7 +125,8 @@ impl Pe {
         if header + SECTION > headers_end {
             return Err(PeError::Full(name.to_owned()));
         }
-        let [section_alignment, file_alignment] = [32, 36].map(|at| self.long(self.optional + at).max(1));
+        let section_alignment = self.long(self.optional + 32).max(1);
+        let file_alignment = self.file_alignment();
         let align = |value: u32, to: u32| value.checked_next_multiple_of(to).ok_or_else(unfit);
 
         self.bytes.truncate(self.sections().map(|s| s.raw_end as usize).max().unwrap_or(headers_end));
@@ -224,6 +231,10 @@ impl Pe {
         })
     }
 
+    fn file_alignment(&self) -> u32 {
+        self.long(self.optional + 36)
+    }
+
     /// Place and length of the attribute certificates (data directory 4).
     fn certificates(&self) -> (usize, usize) {
         (self.long(self.optional + 144) as usize, self.long(self.optional + 148) as usize)
@@ -293,6 +304,24 @@ mod tests {
         assert_eq!(pe.append(".y", b""), Err(PeError::Full(".y".into())));
         let wrong = Pe::parse(&tiny(0xaa64), Arch::X86_64).expect_err("another machine");
         assert_eq!(wrong.to_string(), "it is for machine 0xaa64, and 0x8664 (x86_64) is wanted");
+    }
+
+    #[test]
+    fn a_small_program_cannot_ask_for_a_huge_file() {
+        let aligned = |to: u32| {
+            let mut bytes = tiny(0x8664);
+            bytes[88 + 36..88 + 40].copy_from_slice(&to.to_le_bytes());
+            Pe::parse(&bytes, Arch::X86_64)
+        };
+        for to in [0, 3, 513, 128 << 10, 1 << 31] {
+            let error = aligned(to).expect_err("no alignment of a file");
+            assert!(error.to_string().contains("file alignment"), "{to}: {error}");
+        }
+        for to in [1_u32, 32, 512, 4096, 64 << 10] {
+            let mut pe = aligned(to).expect("a program");
+            pe.append(".x", b"x").expect("room");
+            assert!(pe.finish().len() <= 3 * (64 << 10), "{to}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
-use gptman::{GPT, GPTPartitionEntry};
+use gptman::{GPT, GPTHeader, GPTPartitionEntry};
 
 use crate::guid::Guid;
 use crate::layout::Kind;
@@ -56,6 +56,14 @@ pub enum TableError {
         /// How many it states.
         stated: u32,
     },
+    /// A header that names a place where the device has nothing.
+    #[error(
+        "partition table: it says that its partitions are stated from sector {sector} on, and the device ends before"
+    )]
+    Outside {
+        /// Where it says that they begin.
+        sector: u64,
+    },
 }
 
 impl Table {
@@ -75,7 +83,7 @@ impl Table {
 /// # Errors
 /// What the device says, and a device without a table.
 pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
-    refuse_giant(device, sector)?;
+    refuse_absurd(device, sector)?;
     let gpt = GPT::read_from(device, u64::from(sector))?;
     let mut partitions = BTreeMap::new();
     for (number, entry) in gpt.iter().filter(|(_, entry)| entry.is_used()) {
@@ -118,18 +126,22 @@ pub fn write_table<D: Read + Write + Seek>(device: &mut D, table: &Table) -> Res
     Ok(())
 }
 
-/// A header that states more partitions than anybody has is refused before it is believed (UEFI 2.10, table 5-5:
-/// `NumberOfPartitionEntries` at byte 80; the copy is in the last sector).
-fn refuse_giant<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), TableError> {
+/// A header that states more partitions than anybody has, or partitions where the device has ended, is refused before
+/// it is believed. One whose check sum is wrong is not believed anyway: then the other copy serves, which is in the
+/// last sector.
+fn refuse_absurd<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), TableError> {
     let end = device.seek(SeekFrom::End(0))?;
-    let headers = [u64::from(sector), end.saturating_sub(sector.into())];
-    for at in headers.into_iter().filter(|at| at.saturating_add(84) <= end) {
-        let mut header = [0; 84];
+    for at in [u64::from(sector), end.saturating_sub(sector.into())] {
         device.seek(SeekFrom::Start(at))?;
-        device.read_exact(&mut header)?;
-        let stated = u32::from_le_bytes([header[80], header[81], header[82], header[83]]);
-        if header.starts_with(b"EFI PART") && stated > MOST_PARTITIONS {
+        let Ok(header) = GPTHeader::read_from(device) else { continue };
+        let stated = header.number_of_partition_entries;
+        if stated > MOST_PARTITIONS {
             return Err(TableError::Giant { stated });
+        }
+        let length = u64::from(stated) * u64::from(header.size_of_partition_entry);
+        let start = header.partition_entry_lba.checked_mul(sector.into());
+        if start.and_then(|start| start.checked_add(length)).is_none_or(|last| last > end) {
+            return Err(TableError::Outside { sector: header.partition_entry_lba });
         }
     }
     device.rewind()?;
@@ -169,17 +181,65 @@ mod tests {
         assert!(read_table(&mut device, 512).is_err());
     }
 
+    /// A disk whose header at `at` says something else, with a check sum that is right.
+    fn claiming(at: usize, change: impl FnOnce(&mut GPTHeader)) -> io::Cursor<Vec<u8>> {
+        let (mut device, _) = disk(16 * MIB, 512);
+        device.set_position(at as u64);
+        let mut header = GPTHeader::read_from(&mut device).expect("a header");
+        change(&mut header);
+        header.update_crc32_checksum();
+        let header: Vec<u8> = [
+            &header.signature[..],
+            &header.revision,
+            &header.header_size.to_le_bytes(),
+            &header.crc32_checksum.to_le_bytes(),
+            &header.reserved,
+            &header.primary_lba.to_le_bytes(),
+            &header.backup_lba.to_le_bytes(),
+            &header.first_usable_lba.to_le_bytes(),
+            &header.last_usable_lba.to_le_bytes(),
+            &header.disk_guid,
+            &header.partition_entry_lba.to_le_bytes(),
+            &header.number_of_partition_entries.to_le_bytes(),
+            &header.size_of_partition_entry.to_le_bytes(),
+            &header.partition_entry_array_crc32.to_le_bytes(),
+        ]
+        .concat();
+        device.get_mut()[at..at + 92].copy_from_slice(&header);
+        device
+    }
+
+    const HEADERS: [usize; 2] = [512, (16 << 20) - 512];
+
     #[test]
     fn a_table_that_states_billions_of_partitions_is_refused_before_it_costs_memory() {
-        for at in [512, (8 << 20) - 512] {
-            let mut device = io::Cursor::new(vec![0; 8 << 20]);
-            device.get_mut()[at..at + 92].fill(0xff);
-            device.get_mut()[at..at + 8].copy_from_slice(b"EFI PART");
+        for at in HEADERS {
+            let mut device = claiming(at, |header| header.number_of_partition_entries = u32::MAX);
             let error = read_table(&mut device, 512).expect_err("refused");
             assert!(matches!(error, TableError::Giant { stated: u32::MAX }), "{error}");
             assert!(error.to_string().contains("4294967295 partitions"), "{error}");
         }
         assert!(read_table(&mut io::Cursor::new(vec![0; 40]), 512).is_err(), "less than a header");
+    }
+
+    #[test]
+    fn a_table_that_is_said_to_lie_outside_of_the_device_is_refused() {
+        for at in HEADERS {
+            for sector in [u64::MAX, 1 << 56, (32 << 10) - 1] {
+                let mut device = claiming(at, |header| header.partition_entry_lba = sector);
+                let error = read_table(&mut device, 512).expect_err("refused");
+                assert!(matches!(error, TableError::Outside { .. }), "{error}");
+            }
+            let mut device = claiming(at, |header| header.size_of_partition_entry = u32::MAX);
+            assert!(matches!(read_table(&mut device, 512), Err(TableError::Outside { .. })));
+        }
+    }
+
+    #[test]
+    fn a_damaged_header_that_states_billions_does_not_hide_the_good_one() {
+        let (mut device, table) = disk(16 * MIB, 512);
+        device.get_mut()[512 + 83] ^= 0x80;
+        assert_eq!(read_table(&mut device, 512).expect("the copy"), table);
     }
 
     #[test]

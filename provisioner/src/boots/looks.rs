@@ -8,7 +8,7 @@ use kiln_model::{Format, Inventory, MacAddr, Sha256, UnixMillis};
 use super::addresses::Asker;
 use super::{Boot, BootRequest, Given, Token};
 use crate::db::DbError;
-use crate::discovery;
+use crate::discovery::{self, Sighting};
 use crate::http::HttpError;
 use crate::records::{InventoryRecord, LookRecord, Told, key};
 use crate::server::Server;
@@ -20,7 +20,7 @@ impl Server {
     /// What a box that is not in the fleet is given.
     pub(super) async fn look(&self, asked: &BootRequest, now: UnixMillis) -> Result<Given, HttpError> {
         let fleet = self.fleet();
-        discovery::seen(self, asked.mac, asked.seen.clone(), now).await;
+        discovery::seen(self, &[Sighting::new(asked.mac, &asked.seen, now)]).await;
         let wait = |detail: &str| {
             self.timelines.note(asked.mac, now, None, Step::Script, detail);
             Ok(Given::Stranger)

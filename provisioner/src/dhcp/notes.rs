@@ -1,19 +1,24 @@
 //! What was seen on the wire, written down for people beside the answers: no client ever waits for it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use kiln_dhcp::{ClientFacts, Seen};
-use kiln_model::UnixMillis;
 use kiln_model::timeline::Step;
+use kiln_model::{MacAddr, UnixMillis};
 use tokio::sync::mpsc;
 
-use crate::db::DbError;
-use crate::discovery;
+use crate::db::{DbError, Draft};
+use crate::discovery::{self, Sighting, TOGETHER};
 use crate::records::{MachineRecord, key};
 use crate::server::Server;
 
 /// Steps that wait to be written at most; beyond it they are dropped and counted.
 const WAITING: usize = 4096;
+/// How long steps come together before they are written.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Takes steps.
 #[derive(Debug)]
@@ -51,36 +56,61 @@ impl Notes {
 impl Scribe {
     /// Writes until every [`Notes`] is gone.
     pub async fn run(mut self, server: &Server) {
-        while let Some((now, seen)) = self.0.recv().await {
-            note(server, seen, now).await;
+        let mut waiting = Vec::with_capacity(TOGETHER);
+        while self.0.recv_many(&mut waiting, TOGETHER).await > 0 {
+            write(server, waiting.drain(..)).await;
+            // Of a room of machines that are switched on together many share a wait for the disk, which those wait
+            // for that want an address.
+            tokio::time::sleep(GATHER).await;
         }
     }
 }
 
 /// One step for the timeline, and for the list of machines.
 pub async fn note(server: &Server, seen: Seen, now: UnixMillis) {
-    let mac = seen.client.mac;
-    let known = server.fleet().machine_by_mac(mac).map(|m| m.name.clone());
-    let Some(name) = known else {
-        discovery::seen(server, mac, describe(&seen.client), now).await;
-        server.timelines.note(mac, now, None, seen.step, seen.detail);
-        return;
+    write(server, std::iter::once((now, seen))).await;
+}
+
+/// Steps, at most [`TOGETHER`], in their order.
+async fn write(server: &Server, steps: impl Iterator<Item = (UnixMillis, Seen)>) {
+    let mut strangers: BTreeMap<MacAddr, Sighting> = BTreeMap::new();
+    let mut begun: BTreeMap<String, UnixMillis> = BTreeMap::new();
+    let fleet = server.fleet();
+    for (now, Seen { client, step, detail }) in steps {
+        let Some(machine) = fleet.machine_by_mac(client.mac) else {
+            let sighting = Sighting::new(client.mac, &describe(&client), now);
+            match strangers.entry(client.mac) {
+                Entry::Occupied(mut known) => known.get_mut().again(sighting),
+                Entry::Vacant(place) => drop(place.insert(sighting)),
+            }
+            server.timelines.note(client.mac, now, None, step, detail);
+            continue;
+        };
+        server.timelines.note(&machine.name, now, None, step, detail);
+        server.note_nothing_to_boot(&machine.name, &client, step, now);
+        if step == Step::Discover {
+            begun.insert(key::machine(&machine.name), now);
+        }
+    }
+    if !strangers.is_empty() {
+        discovery::seen(server, &strangers.into_values().collect::<Vec<_>>()).await;
+    }
+    if let Err(error) = begin(server, &begun).await {
+        tracing::error!(%error, machines = begun.len(), "dhcp: not noted");
+    }
+}
+
+/// Says of machines, by their keys, that they ask for a boot since then.
+async fn begin(server: &Server, begun: &BTreeMap<String, UnixMillis>) -> Result<(), DbError> {
+    let keys: Vec<String> = begun.keys().cloned().collect();
+    let write = |draft: &mut Draft| {
+        for (record_key, now) in begun {
+            let record: MachineRecord = draft.get(record_key)?.unwrap_or_default();
+            draft.put(record_key, &MachineRecord { last_seen: *now, loading: Some(*now), ..record })?;
+        }
+        Ok(())
     };
-    server.timelines.note(&name, now, None, seen.step, seen.detail);
-    server.note_nothing_to_boot(&name, &seen.client, seen.step, now);
-    if seen.step != Step::Discover {
-        return;
-    }
-    let record_key = key::machine(&name);
-    let keys = [record_key.clone()];
-    let stored = server.db.transact(&keys, |draft| {
-        let record: MachineRecord = draft.get(&record_key)?.unwrap_or_default();
-        draft.put(&*record_key, &MachineRecord { last_seen: now, loading: Some(now), ..record })
-    });
-    let stored: Result<(), DbError> = stored.await;
-    if let Err(error) = stored {
-        tracing::error!(%error, machine = %name, "dhcp: not noted");
-    }
+    server.db.transact(&keys, write).await
 }
 
 fn describe(client: &ClientFacts) -> String {

@@ -1,7 +1,7 @@
 //! The two threads between the sockets, the core and the store.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
+use super::backlog::Backlog;
 use super::leases::LeaseError;
 use super::notes::Notes;
 use super::pace::Pace;
@@ -26,8 +27,6 @@ use crate::{probe, rogue};
 const WAITING: usize = 8192;
 /// Changes of one transaction at most.
 const GROUP: usize = 1024;
-/// A disk that makes a change durable within this many microseconds is waited for by who receives.
-const QUICK_US: u64 = 1000;
 
 /// Who answers clients comes before whoever else computes on this machine (nice(2)): each waits a tenth of a
 /// millisecond at most, and mostly for the wire and for the disk.
@@ -60,12 +59,7 @@ pub struct Queue {
 impl Queue {
     /// Hands a change on; false when there is no room for it.
     fn add(&self, job: Job) -> bool {
-        self.clerk.waiting.fetch_add(1, Ordering::AcqRel);
-        let is_added = self.jobs.try_send(Some(job)).is_ok();
-        if !is_added {
-            self.clerk.waiting.fetch_sub(1, Ordering::AcqRel);
-        }
-        is_added
+        self.clerk.backlog.hand_on(|| self.jobs.try_send(Some(job)).is_ok())
     }
 
     /// Ends the [`Committer`] when it has done what came before.
@@ -83,24 +77,14 @@ pub struct Clerk {
     runtime: Handle,
     /// Clients whose lease was decided on since the core was told of it.
     settled: Mutex<Vec<MacAddr>>,
-    /// Microseconds that the last write took.
-    last: AtomicU64,
-    /// Changes that were handed to the [`Committer`] and are not durable yet.
-    waiting: AtomicUsize,
+    /// Counts what is handed to the [`Committer`].
+    backlog: Backlog,
 }
 
 impl Clerk {
     /// One for all threads of a server.
     pub fn new(server: Arc<Server>, sockets: Arc<Sockets>, notes: Arc<Notes>, runtime: Handle) -> Self {
-        let settled = Mutex::default();
-        let last = AtomicU64::new(u64::MAX);
-        Self { server, sockets, notes, runtime, settled, last, waiting: AtomicUsize::new(0) }
-    }
-
-    /// Whether the disk is so quick that to wait for it takes less than to wake a thread that does, and nothing waits
-    /// for that thread: what a client asked for first is done first.
-    fn is_quick(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0 && self.last.load(Ordering::Relaxed) < QUICK_US
+        Self { server, sockets, notes, runtime, settled: Mutex::default(), backlog: Backlog::default() }
     }
 
     fn settled(&self) -> MutexGuard<'_, Vec<MacAddr>> {
@@ -112,8 +96,7 @@ impl Clerk {
         let start = Instant::now();
         let written: Result<Vec<Verdict>, LeaseError> =
             self.runtime.block_on(self.server.leases.write(&self.server.db, &asks, now()));
-        let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.last.store(took, Ordering::Relaxed);
+        self.backlog.took(start.elapsed());
         let verdicts = match written {
             Ok(verdicts) => verdicts,
             Err(error) => {
@@ -171,7 +154,7 @@ impl Committer {
             }
             let count = jobs.len();
             self.clerk.commit(&mut jobs);
-            self.clerk.waiting.fetch_sub(count, Ordering::AcqRel);
+            self.clerk.backlog.done(count);
             if !open {
                 return;
             }
@@ -306,7 +289,7 @@ impl Receiver {
     /// On a quick disk here: to hand changes to another thread would take longer than the disk. On a slow one who
     /// receives must not wait.
     fn lease(&self, jobs: &mut Vec<Job>) {
-        if !jobs.is_empty() && self.clerk.is_quick() {
+        if !jobs.is_empty() && self.clerk.backlog.is_for_receiver() {
             return self.clerk.commit(jobs);
         }
         let mut dropped = 0;

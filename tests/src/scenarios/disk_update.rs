@@ -70,14 +70,26 @@ pub fn fall_back(demo: &mut Demo) -> Result<(), Failed> {
     )?;
     new_version(demo, "1", "2")?;
     let before = console(demo, MACHINE, 0)?.len();
-    let over = roll(demo, "2")?;
-    demo.kiln.run(&["rollout", "status"])?;
-    demo.check("the rollout stopped by itself", over.state == RolloutState::Stopped, || over.reason.clone())?;
+    start(demo, "2")?;
+    says(demo, MACHINE, before, "Kernel panic")?;
+
+    // The server hangs, as the box falls back: it takes packets and answers none.
+    let server = demo.kiln.lab_server()?;
+    signal(server, "STOP")?;
+    let alone = says(demo, MACHINE, before, "kiln: healthy");
+    signal(server, "CONT")?;
     let said = console(demo, MACHINE, before)?;
     let panics = said.matches("Kernel panic").count();
     demo.check("the loader started it three times", panics == 3, || format!("{panics} panics"))?;
+    let last = said.rsplit("Kernel panic").next().unwrap_or_default();
+    let is_old = alone.is_ok() && last.contains(&format!("{IMAGE} 1")) && last.contains("kiln: healthy");
+    demo.check("and then slot a, which is healthy while no server answers", is_old, || said.clone())?;
+
+    let over = wait::rollout_over(demo, DEADLINE_S, |_| Ok(()))?;
+    demo.kiln.run(&["rollout", "status"])?;
+    demo.check("the rollout stopped by itself", over.state == RolloutState::Stopped, || over.reason.clone())?;
     let told = over.reason.contains("was started 3 times") && over.reason.contains("has given it up");
-    demo.check("and then slot a, whose agent says so", told, || over.reason.clone())?;
+    demo.check("because its agent said so", told, || over.reason.clone())?;
     wait::healthy(demo, MACHINE, "1", DEADLINE_S)?;
     let timeline = demo.kiln.timeline(MACHINE)?;
     let fell = timeline.entries.iter().any(|entry| entry.step == Step::FellBack);
@@ -121,6 +133,12 @@ fn start(demo: &Demo, version: &str) -> Result<(), Failed> {
 fn roll(demo: &Demo, version: &str) -> Result<RolloutView, Failed> {
     start(demo, version)?;
     wait::rollout_over(demo, DEADLINE_S, |_| Ok(()))
+}
+
+/// Sends a signal to the server of the lab.
+fn signal(pid: u32, name: &str) -> Result<(), Failed> {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err(Failed::new(format!("process {pid} takes no SIG{name}"))) }
 }
 
 /// The loader's entries on the machine's disk, read by mtools while it has no power.

@@ -131,11 +131,13 @@ impl SledBase {
                     bytes += name.len() + entry.value.len();
                     batch.insert(name, encode(entry));
                 }
-                None => {
-                    self.entries -= u64::from(there);
+                // Most of what the log forgot within one segment never came here.
+                None if there => {
+                    self.entries -= 1;
                     bytes += name.len();
                     batch.remove(name);
                 }
+                None => {}
             }
             if bytes >= BATCH {
                 // Each batch is all there or not at all, and counts what is there with it.
