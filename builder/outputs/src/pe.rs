@@ -106,7 +106,9 @@ impl Pe {
             return Err(PeError::NotPe("a section is cut off"));
         }
         let (at, length) = pe.certificates();
-        if length != 0 && at.checked_add(length) != Some(bytes.len()) {
+        let before =
+            pe.sections().map(|s| s.raw_end as usize).max().unwrap_or(0).max(table + sections * SECTION);
+        if length != 0 && (at.checked_add(length) != Some(bytes.len()) || at < before) {
             return Err(PeError::NotPe("its signature is not at its end"));
         }
         Ok(pe)
@@ -334,6 +336,23 @@ mod tests {
         assert_eq!(pe.digest(), digest);
         pe.unsign();
         assert_eq!(pe.finish(), unsigned);
+    }
+
+    #[test]
+    fn a_signature_over_the_program_itself_is_none() {
+        let signed_from = |at: u32| {
+            let mut bytes = tiny(0x8664);
+            bytes.extend_from_slice(&[0; 8]);
+            let length = u32::try_from(bytes.len()).expect("small") - at;
+            bytes[88 + 144..88 + 148].copy_from_slice(&at.to_le_bytes());
+            bytes[88 + 148..88 + 152].copy_from_slice(&length.to_le_bytes());
+            Pe::parse(&bytes, Arch::X86_64)
+        };
+        assert!(signed_from(1024).expect("behind the last section").is_signed());
+        for at in [0, 88, 512, 1023] {
+            let error = signed_from(at).expect_err("over what it signs");
+            assert_eq!(error, PeError::NotPe("its signature is not at its end"), "{at}");
+        }
     }
 
     proptest! {

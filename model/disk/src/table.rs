@@ -83,10 +83,21 @@ impl Table {
 /// # Errors
 /// What the device says, and a device without a table.
 pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, TableError> {
-    refuse_absurd(device, sector)?;
-    let gpt = GPT::read_from(device, u64::from(sector))?;
+    // `GPT::read_from` would look for an alignment as well, and panics where there is none.
+    let end = device.seek(SeekFrom::End(0))?;
+    let last = (end / u64::from(sector)).saturating_sub(1) * u64::from(sector);
+    let (header, entries) = match read_copy(device, sector, u64::from(sector)) {
+        // A check sum is wrong, or the device cannot read it.
+        Err(error @ (TableError::Table(_) | TableError::Io(_))) => {
+            read_copy(device, sector, last).map_err(|second| match second {
+                TableError::Table(_) | TableError::Io(_) => error,
+                absurd => absurd,
+            })?
+        }
+        first => first?,
+    };
     let mut partitions = BTreeMap::new();
-    for (number, entry) in gpt.iter().filter(|(_, entry)| entry.is_used()) {
+    for (number, entry) in (1..).zip(&entries).filter(|(_, entry)| entry.is_used()) {
         let bytes = |lba: u64| lba.saturating_mul(u64::from(sector));
         let partition = Partition {
             type_guid: Guid(entry.partition_type_guid),
@@ -97,7 +108,7 @@ pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, 
         };
         partitions.insert(number, partition);
     }
-    Ok(Table { guid: Guid(gpt.header.disk_guid), sector, partitions })
+    Ok(Table { guid: Guid(header.disk_guid), sector, partitions })
 }
 
 /// Writes protective MBR, table and its copy at the device's end.
@@ -126,26 +137,27 @@ pub fn write_table<D: Read + Write + Seek>(device: &mut D, table: &Table) -> Res
     Ok(())
 }
 
-/// A header that states more partitions than anybody has, or partitions where the device has ended, is refused before
-/// it is believed. One whose check sum is wrong is not believed anyway: then the other copy serves, which is in the
-/// last sector.
-fn refuse_absurd<D: Read + Seek>(device: &mut D, sector: u32) -> Result<(), TableError> {
+/// Reads the header at byte `at` and what it names. One that states more partitions than anybody has, or partitions where
+/// the device has ended, is refused before it is believed.
+fn read_copy<D: Read + Seek>(
+    device: &mut D,
+    sector: u32,
+    at: u64,
+) -> Result<(GPTHeader, Vec<GPTPartitionEntry>), TableError> {
     let end = device.seek(SeekFrom::End(0))?;
-    for at in [u64::from(sector), end.saturating_sub(sector.into())] {
-        device.seek(SeekFrom::Start(at))?;
-        let Ok(header) = GPTHeader::read_from(device) else { continue };
-        let stated = header.number_of_partition_entries;
-        if stated > MOST_PARTITIONS {
-            return Err(TableError::Giant { stated });
-        }
-        let length = u64::from(stated) * u64::from(header.size_of_partition_entry);
-        let start = header.partition_entry_lba.checked_mul(sector.into());
-        if start.and_then(|start| start.checked_add(length)).is_none_or(|last| last > end) {
-            return Err(TableError::Outside { sector: header.partition_entry_lba });
-        }
+    device.seek(SeekFrom::Start(at))?;
+    let header = GPTHeader::read_from(device)?;
+    let stated = header.number_of_partition_entries;
+    if stated > MOST_PARTITIONS {
+        return Err(TableError::Giant { stated });
     }
-    device.rewind()?;
-    Ok(())
+    let length = u64::from(stated) * u64::from(header.size_of_partition_entry);
+    let start = header.partition_entry_lba.checked_mul(sector.into());
+    if start.and_then(|start| start.checked_add(length)).is_none_or(|last| last > end) {
+        return Err(TableError::Outside { sector: header.partition_entry_lba });
+    }
+    let entries = header.read_partitions(device, sector.into())?;
+    Ok((header, entries))
 }
 
 #[cfg(test)]
@@ -181,7 +193,7 @@ mod tests {
         assert!(read_table(&mut device, 512).is_err());
     }
 
-    /// A disk whose header at `at` says something else, with a check sum that is right.
+    /// A disk whose header at `at` says something else, with a check sum that is right, and is the one that counts.
     fn claiming(at: usize, change: impl FnOnce(&mut GPTHeader)) -> io::Cursor<Vec<u8>> {
         let (mut device, _) = disk(16 * MIB, 512);
         device.set_position(at as u64);
@@ -206,6 +218,9 @@ mod tests {
         ]
         .concat();
         device.get_mut()[at..at + 92].copy_from_slice(&header);
+        if at != HEADERS[0] {
+            device.get_mut()[HEADERS[0] + 20] ^= 1;
+        }
         device
     }
 
