@@ -1,12 +1,12 @@
 //! Whether KVM really works here, found out by a guest that really starts.
 //!
 //! A `/dev/kvm` that exists proves nothing: inside virtual machines it often hangs a guest before or
-//! soon after its firmware's first instruction. So a small guest is started on it, and only when
-//! SeaBIOS has gone all the way to "No bootable device" within [`PATIENCE`] is KVM believed. The answer
-//! is remembered for this boot of the host and this version of QEMU.
+//! soon after its firmware's first instruction, and one kind of firmware may run where another does not. So small
+//! guests are started on it, and only when both BIOS and UEFI have gone all the way to what they say last before they
+//! boot something is KVM believed. The answer is remembered for this boot of the host and this version of QEMU.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -16,15 +16,48 @@ use std::{env, thread};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Accel;
+use crate::tools;
 
-/// How long the probe guest may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// The last thing that SeaBIOS says when a machine has nothing to boot from.
-const LAST_WORDS: &str = "No bootable device";
+/// The number of what is asked below: an answer to another question is not remembered.
+const QUESTION: u32 = 2;
+
+/// A guest that is started to see whether it runs.
+struct Guest {
+    firmware: &'static str,
+    args: Vec<String>,
+    /// What it says when all of its firmware has run.
+    last_words: &'static str,
+    patience: Duration,
+}
+
+const MACHINE: [&str; 9] =
+    ["-machine", "q35,accel=kvm", "-cpu", "max", "-m", "256", "-display", "none", "-nodefaults"];
+
+/// Both kinds of firmware; only the one that QEMU brings along where the other is not installed.
+fn guests() -> Vec<Guest> {
+    let drive = format!("if=pflash,format=raw,readonly=on,file={}", tools::OVMF.code);
+    let bios = Guest {
+        firmware: "SeaBIOS",
+        args: ["-device", "isa-debugcon,iobase=0x402,chardev=out", "-chardev", "stdio,id=out"]
+            .map(str::to_owned)
+            .to_vec(),
+        last_words: "No bootable device",
+        patience: Duration::from_secs(5),
+    };
+    let uefi = Guest {
+        firmware: "OVMF",
+        args: ["-drive", &drive, "-serial", "stdio"].map(str::to_owned).to_vec(),
+        last_words: "BdsDxe: ",
+        patience: Duration::from_secs(10),
+    };
+    let is_installed = Path::new(tools::OVMF.code).exists();
+    [Some(bios), is_installed.then_some(uefi)].into_iter().flatten().collect()
+}
 
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
+    question: u32,
     host_boot: String,
     qemu: String,
     accel: Accel,
@@ -44,60 +77,68 @@ pub fn accel(qemu: &Path) -> Verdict {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         return Verdict { accel: Accel::Tcg, why: format!("/dev/kvm cannot be opened: {error}") };
     }
-    let now = Remembered { host_boot: host_boot(), qemu: version(qemu), accel: Accel::Tcg };
+    let now =
+        Remembered { question: QUESTION, host_boot: host_boot(), qemu: version(qemu), accel: Accel::Tcg };
     let memory = memory_file();
     if let Some(known) = memory.as_deref().and_then(|path| recall(path, &now)) {
         return Verdict { accel: known, why: "remembered from a probe in this boot of the host".to_owned() };
     }
-    let verdict = try_guest(qemu, &kvm_guest(), PATIENCE);
+    let verdict = try_guests(qemu, &guests());
     if let Some(path) = memory {
         remember(&path, &Remembered { accel: verdict.accel, ..now });
     }
     verdict
 }
 
-fn kvm_guest() -> Vec<&'static str> {
-    let machine = ["-machine", "q35,accel=kvm", "-cpu", "max", "-m", "64", "-display", "none", "-nodefaults"];
-    let output = ["-device", "isa-debugcon,iobase=0x402,chardev=out", "-chardev", "stdio,id=out"];
-    machine.into_iter().chain(output).collect()
+/// KVM, when each of them runs on it.
+fn try_guests(qemu: &Path, guests: &[Guest]) -> Verdict {
+    let mut ran = Vec::new();
+    for guest in guests {
+        let started = Instant::now();
+        let why = match try_guest(qemu, guest) {
+            Ok(true) => {
+                ran.push(format!("{} in {} ms", guest.firmware, started.elapsed().as_millis()));
+                continue;
+            }
+            Ok(false) => "ended or hung",
+            Err(error) => &format!("did not start: {error}"),
+        };
+        let took = started.elapsed().as_millis();
+        let why =
+            format!("/dev/kvm is here, and a probe guest with {} on it {why} ({took} ms)", guest.firmware);
+        return Verdict { accel: Accel::Tcg, why };
+    }
+    Verdict { accel: Accel::Kvm, why: format!("probe guests ran: {}", ran.join(", ")) }
 }
 
-fn try_guest(qemu: &Path, args: &[&str], patience: Duration) -> Verdict {
-    let started = Instant::now();
-    let child = Command::new(qemu)
-        .args(args)
+/// Whether a guest says its last words in time.
+fn try_guest(qemu: &Path, guest: &Guest) -> io::Result<bool> {
+    let mut child = Command::new(qemu)
+        .args(MACHINE)
+        .args(&guest.args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn();
-    let why = match child {
-        Err(error) => format!("the probe guest did not start: {error}"),
-        Ok(mut child) => {
-            let spoke = wait_for_last_words(&mut child, patience);
-            // It waits for ever in its firmware, or hangs: both are ended here. It may be gone by itself.
-            drop(child.kill());
-            drop(child.wait());
-            let took = started.elapsed().as_millis();
-            if spoke {
-                return Verdict { accel: Accel::Kvm, why: format!("a probe guest ran in {took} ms") };
-            }
-            format!("/dev/kvm is here, and a probe guest on it ended or hung ({took} ms)")
-        }
-    };
-    Verdict { accel: Accel::Tcg, why }
+        .spawn()?;
+    let spoke = wait_for_last_words(&mut child, guest);
+    // It waits for ever in its firmware, or hangs: both are ended here. It may be gone by itself.
+    drop(child.kill());
+    drop(child.wait());
+    Ok(spoke)
 }
 
-fn wait_for_last_words(child: &mut Child, patience: Duration) -> bool {
+fn wait_for_last_words(child: &mut Child, guest: &Guest) -> bool {
     let Some(stdout) = child.stdout.take() else { return false };
     let (done, heard) = mpsc::channel();
+    let last_words = guest.last_words;
     // Ends at the end of the guest's output, which comes at the latest when it is killed.
     thread::spawn(move || {
         let mut lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
-        let spoke = lines.any(|line| String::from_utf8_lossy(&line).contains(LAST_WORDS));
+        let spoke = lines.any(|line| String::from_utf8_lossy(&line).contains(last_words));
         // Nobody listens any more when the patience was over.
         let _ = done.send(spoke);
     });
-    heard.recv_timeout(patience).unwrap_or(false)
+    heard.recv_timeout(guest.patience).unwrap_or(false)
 }
 
 fn host_boot() -> String {
@@ -118,7 +159,8 @@ fn memory_file() -> Option<PathBuf> {
 
 fn recall(path: &Path, now: &Remembered) -> Option<Accel> {
     let known: Remembered = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (known.host_boot == now.host_boot && known.qemu == now.qemu).then_some(known.accel)
+    (known.question == now.question && known.host_boot == now.host_boot && known.qemu == now.qemu)
+        .then_some(known.accel)
 }
 
 /// Forgetting is allowed: the next lab probes again.
@@ -136,35 +178,51 @@ fn remember(path: &Path, known: &Remembered) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn silence_is_software_emulation_and_ends_in_time() {
-        let started = Instant::now();
-        let verdict = try_guest(Path::new("sleep"), &["60"], Duration::from_millis(200));
-        assert_eq!(verdict.accel, Accel::Tcg);
-        assert!(started.elapsed() < Duration::from_secs(5));
-        assert_eq!(try_guest(Path::new("/nonexistent"), &[], PATIENCE).accel, Accel::Tcg);
+    /// A program that takes whatever options there are and does `script`.
+    fn qemu(dir: &Path, script: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let path = dir.join("qemu");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        path
     }
 
     #[test]
-    fn only_the_last_words_are_believed() {
-        let says = |text| try_guest(Path::new("echo"), &[text], PATIENCE).accel;
-        assert_eq!(says("SeaBIOS (version rel-1.16.2)"), Accel::Tcg);
-        assert_eq!(says("No bootable device.  Retrying in 60 seconds."), Accel::Kvm);
+    fn silence_is_software_emulation_and_ends_in_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let started = Instant::now();
+        let hasty = guests().into_iter().map(|guest| Guest { patience: Duration::from_millis(200), ..guest });
+        let verdict = try_guests(&qemu(dir.path(), "exec sleep 60"), &hasty.collect::<Vec<_>>());
+        assert_eq!(verdict.accel, Accel::Tcg);
+        assert!(verdict.why.contains("SeaBIOS on it ended or hung"), "{}", verdict.why);
+        assert!(started.elapsed() < Duration::from_secs(5));
+        let verdict = try_guests(Path::new("/nonexistent"), &guests());
+        assert_eq!(verdict.accel, Accel::Tcg);
+        assert!(verdict.why.contains("did not start"), "{}", verdict.why);
+    }
+
+    #[test]
+    fn only_the_last_words_of_every_firmware_are_believed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let says = |script| try_guests(&qemu(dir.path(), script), &guests()).accel;
+        assert_eq!(says("echo 'SeaBIOS (version rel-1.16.2)'"), Accel::Tcg);
+        assert_eq!(says("echo 'No bootable device.  Retrying in 60 seconds.'"), Accel::Tcg, "OVMF hangs");
+        assert_eq!(says("echo 'No bootable device.'; echo 'BdsDxe: loading Boot0001'"), Accel::Kvm);
     }
 
     #[test]
     fn an_answer_counts_for_one_boot_of_the_host_and_one_qemu() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a/kvm.json");
-        let known = Remembered { host_boot: "b1".into(), qemu: "7.2".into(), accel: Accel::Kvm };
+        let known =
+            Remembered { question: QUESTION, host_boot: "b1".into(), qemu: "7.2".into(), accel: Accel::Kvm };
         remember(&path, &known);
         assert_eq!(recall(&path, &Remembered { accel: Accel::Tcg, ..known.clone() }), Some(Accel::Kvm));
         assert_eq!(recall(&path, &Remembered { host_boot: "b2".into(), ..known.clone() }), None);
-        assert_eq!(recall(&path, &Remembered { qemu: "9.0".into(), ..known }), None);
+        assert_eq!(recall(&path, &Remembered { qemu: "9.0".into(), ..known.clone() }), None);
+        assert_eq!(recall(&path, &Remembered { question: QUESTION - 1, ..known.clone() }), None);
         fs::write(&path, "torn").expect("written");
-        assert_eq!(
-            recall(&path, &Remembered { host_boot: "b1".into(), qemu: "7.2".into(), accel: Accel::Tcg }),
-            None
-        );
+        assert_eq!(recall(&path, &known), None);
     }
 }

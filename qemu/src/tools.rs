@@ -35,7 +35,8 @@ pub struct Uefi {
     pub package: &'static str,
 }
 
-const OVMF: Uefi = Uefi {
+/// UEFI of an x86-64 machine without Secure Boot.
+pub const OVMF: Uefi = Uefi {
     code: "/usr/share/OVMF/OVMF_CODE_4M.fd",
     vars: "/usr/share/OVMF/OVMF_VARS_4M.fd",
     package: "ovmf",

@@ -12,6 +12,10 @@ use crate::layout::Kind;
 /// Partitions that a table has at most; 128 is what everybody makes.
 const MOST_PARTITIONS: u32 = 1024;
 
+/// Partitions of a table that we write, and the bytes of each.
+const PARTITIONS: u32 = 128;
+const ENTRY: u32 = 128;
+
 /// A partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -55,6 +59,20 @@ pub enum TableError {
     Giant {
         /// How many it states.
         stated: u32,
+    },
+    /// A device that has no room for a table.
+    #[error("partition table: a device of {bytes} bytes has no room for one")]
+    Small {
+        /// How many it has.
+        bytes: u64,
+    },
+    /// A partition whose number a table that we write has no place for.
+    #[error(
+        "partition table: a partition has number {number}; 1 to {PARTITIONS} are those that can be written"
+    )]
+    Number {
+        /// Which.
+        number: u32,
     },
     /// A header that names a place where the device has nothing.
     #[error(
@@ -117,6 +135,15 @@ pub fn read_table<D: Read + Seek>(device: &mut D, sector: u32) -> Result<Table, 
 /// What the device says, and partitions that are not where they may be.
 pub fn write_table<D: Read + Write + Seek>(device: &mut D, table: &Table) -> Result<(), TableError> {
     let sector = u64::from(table.sector);
+    let bytes = device.seek(SeekFrom::End(0))?;
+    // Protective MBR, and table and header twice, with a sector between them.
+    let taken = 4 + 2 * u64::from(PARTITIONS * ENTRY).div_ceil(sector.max(1));
+    if bytes / sector.max(1) < taken {
+        return Err(TableError::Small { bytes });
+    }
+    if let Some(number) = table.partitions.keys().find(|number| !(1..=PARTITIONS).contains(*number)) {
+        return Err(TableError::Number { number: *number });
+    }
     let mut gpt = GPT::new_from(device, sector, table.guid.0)?;
     for (number, partition) in &table.partitions {
         if partition.range.start % sector != 0 || partition.range.end % sector != 0 {
@@ -255,6 +282,25 @@ mod tests {
         let (mut device, table) = disk(16 * MIB, 512);
         device.get_mut()[512 + 83] ^= 0x80;
         assert_eq!(read_table(&mut device, 512).expect("the copy"), table);
+    }
+
+    #[test]
+    fn a_table_that_has_no_room_or_no_place_for_a_partition_is_not_written() {
+        for (bytes, sector, fits) in
+            [(0, 512, false), (67 * 512, 512, false), (68 * 512, 512, true), (11 * 4096, 4096, false)]
+        {
+            let mut device = io::Cursor::new(vec![0; bytes]);
+            let written = write_table(&mut device, &Table { sector, ..Table::empty() });
+            assert_eq!(written.is_ok(), fits, "{bytes} bytes: {written:?}");
+            assert!(fits || device.into_inner().iter().all(|byte| *byte == 0), "nothing of it");
+        }
+        let (mut device, table) = disk(16 * MIB, 512);
+        let one = table.partitions.values().next().expect("one").clone();
+        for number in [0, 129] {
+            let table = Table { partitions: BTreeMap::from([(number, one.clone())]), ..table.clone() };
+            let error = write_table(&mut device, &table).expect_err("no place");
+            assert!(matches!(error, TableError::Number { .. }), "{error}");
+        }
     }
 
     #[test]
