@@ -60,6 +60,12 @@ pub enum TableError {
         /// How many it states.
         stated: u32,
     },
+    /// Entries longer than everybody's (UEFI allows 128 times a power of two), which the library does not read.
+    #[error("partition table: its entries have {bytes} bytes each; {ENTRY} are what is read")]
+    Entry {
+        /// How long they are.
+        bytes: u32,
+    },
     /// A device that has no room for a table.
     #[error("partition table: a device of {bytes} bytes has no room for one")]
     Small {
@@ -178,7 +184,10 @@ fn read_copy<D: Read + Seek>(
     if stated > MOST_PARTITIONS {
         return Err(TableError::Giant { stated });
     }
-    let length = u64::from(stated) * u64::from(header.size_of_partition_entry);
+    if header.size_of_partition_entry != ENTRY {
+        return Err(TableError::Entry { bytes: header.size_of_partition_entry });
+    }
+    let length = u64::from(stated) * u64::from(ENTRY);
     let start = header.partition_entry_lba.checked_mul(sector.into());
     if start.and_then(|start| start.checked_add(length)).is_none_or(|last| last > end) {
         return Err(TableError::Outside { sector: header.partition_entry_lba });
@@ -272,8 +281,11 @@ mod tests {
                 let error = read_table(&mut device, 512).expect_err("refused");
                 assert!(matches!(error, TableError::Outside { .. }), "{error}");
             }
-            let mut device = claiming(at, |header| header.size_of_partition_entry = u32::MAX);
-            assert!(matches!(read_table(&mut device, 512), Err(TableError::Outside { .. })));
+            for bytes in [0, 127, 256, u32::MAX] {
+                let mut device = claiming(at, |header| header.size_of_partition_entry = bytes);
+                let error = read_table(&mut device, 512).expect_err("refused");
+                assert!(matches!(error, TableError::Entry { .. }), "{error}");
+            }
         }
     }
 
