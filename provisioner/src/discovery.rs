@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kiln_model::timeline::Step;
 use kiln_model::{Format, MacAddr, UnixMillis};
 
-use crate::db::{DbError, Draft};
+use crate::db::{Db, DbError, Draft};
 use crate::records::{DiscoveredRecord, key};
 use crate::server::Server;
 use crate::timeline;
@@ -74,10 +74,10 @@ impl Sighting {
     }
 
     /// The same machine, seen again: what it said stays when it says nothing.
-    pub fn again(&mut self, later: Self) {
+    pub fn again(&mut self, later: &Self) {
         self.at = later.at;
         if !later.seen.is_empty() {
-            self.seen = later.seen;
+            self.seen.clone_from(&later.seen);
         }
     }
 
@@ -99,16 +99,16 @@ impl Sighting {
 /// Notes who was seen, each one once and at most [`TOGETHER`] of them, with one wait for the disk. Their timelines
 /// go on beside it.
 pub async fn seen(server: &Server, sightings: &[Sighting]) {
-    if let Err(error) = remember(server, sightings).await {
+    if let Err(error) = remember(&server.db, sightings).await {
         tracing::error!(%error, machines = sightings.len(), "discovered: not stored");
     }
 }
 
-async fn remember(server: &Server, sightings: &[Sighting]) -> Result<(), DbError> {
+async fn remember(db: &Db, sightings: &[Sighting]) -> Result<(), DbError> {
     let (mut news, mut strangers) = (Vec::new(), 0);
     for sighting in sightings {
         let record_key = key::discovered(sighting.mac);
-        let before: Option<DiscoveredRecord> = server.db.get(&record_key).await?;
+        let before: Option<DiscoveredRecord> = db.get(&record_key).await?;
         if before.as_ref().is_some_and(|before| sighting.is_in(before)) {
             continue;
         }
@@ -119,7 +119,7 @@ async fn remember(server: &Server, sightings: &[Sighting]) -> Result<(), DbError
         news.push((record_key, sighting));
     }
     if strangers > 0 {
-        make_room(server, strangers).await?;
+        make_room(db, strangers).await?;
     }
     let keys: Vec<String> = news.iter().map(|(record_key, _)| record_key.clone()).collect();
     let write = |draft: &mut Draft| {
@@ -129,26 +129,24 @@ async fn remember(server: &Server, sightings: &[Sighting]) -> Result<(), DbError
         }
         Ok(())
     };
-    server.db.transact(&keys, write).await
+    db.transact(&keys, write).await
 }
 
 /// Forgets those that were seen longest ago when, with `more`, there are too many.
-async fn make_room(server: &Server, more: usize) -> Result<(), DbError> {
+async fn make_room(db: &Db, more: usize) -> Result<(), DbError> {
     // Mostly there is room, and to read what every record says takes long.
-    if server.db.keys(key::DISCOVERED, KEPT).await?.len() + more <= KEPT {
+    if db.keys(key::DISCOVERED, KEPT).await?.len() + more <= KEPT {
         return Ok(());
     }
-    let mut known: Vec<(String, DiscoveredRecord)> = server.db.list(key::DISCOVERED).await?;
+    let mut known: Vec<(String, DiscoveredRecord)> = db.list(key::DISCOVERED).await?;
     known.sort_by_key(|(_, record)| record.last_seen);
     for (mac, _) in known.iter().take((known.len() + more).saturating_sub(KEPT)) {
-        server
-            .db
-            .write(|draft| {
-                draft.delete(format!("{}{mac}", key::DISCOVERED));
-                Ok(())
-            })
-            .await?;
-        timeline::forget(&server.db, mac).await?;
+        db.write(|draft| {
+            draft.delete(format!("{}{mac}", key::DISCOVERED));
+            Ok(())
+        })
+        .await?;
+        timeline::forget(db, mac).await?;
     }
     Ok(())
 }
@@ -165,6 +163,10 @@ pub fn note(server: &Server, mac: MacAddr, now: UnixMillis, step: Step, detail: 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kiln_store::{ManualClock, MemoryStore, Query};
+
     use super::*;
 
     fn made_up(n: u32) -> MacAddr {
@@ -197,5 +199,44 @@ mod tests {
         assert_eq!(admitted(&mut newcomers, 0, 9_000_000), 200);
         assert_eq!(admitted(&mut newcomers, 1000, 1_000_000), 0);
         assert_eq!(admitted(&mut newcomers, 2000, 1_001_000), 20);
+    }
+
+    #[test]
+    fn what_a_machine_said_stays_when_it_says_nothing() {
+        let at = |ms, seen| Sighting::new(made_up(1), seen, UnixMillis(ms));
+        let mut sighting = at(1000, "ip\x1b[2Jxe");
+        sighting.again(&at(2000, ""));
+        assert_eq!(
+            (sighting.seen.as_str(), sighting.at),
+            ("ip[2Jxe", UnixMillis(2000)),
+            "no control characters"
+        );
+        let stored = sighting.record(None);
+        let later = at(9000, "").record(Some(stored));
+        assert_eq!((later.first_seen, later.last_seen), (UnixMillis(2000), UnixMillis(9000)));
+        assert_eq!(later.seen, "ip[2Jxe");
+        assert!(at(9000 + QUIET_MS - 1, "").is_in(&later) && !at(9000 + QUIET_MS, "").is_in(&later));
+        assert!(!at(9001, "other").is_in(&later));
+    }
+
+    #[tokio::test]
+    async fn strangers_of_one_moment_share_a_write_and_those_seen_longest_ago_are_forgotten() {
+        let db = Db::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::default())).expect("a store")));
+        let together = u32::try_from(TOGETHER).expect("small");
+        let group = |first: u32, at: u64| -> Vec<Sighting> {
+            (first..first + together).map(|n| Sighting::new(made_up(n), "", UnixMillis(at))).collect()
+        };
+        for repeated in 0..2 {
+            remember(&db, &group(0, 1000 + repeated)).await.expect("stored");
+            let stored = db.store().range(Query::prefix("").limit(0)).await.expect("read");
+            assert_eq!(stored.revision.0, 1, "one write for all, and none for what is known");
+        }
+        let kept = u32::try_from(KEPT).expect("small");
+        for first in (together..kept + together).step_by(TOGETHER) {
+            remember(&db, &group(first, 1000 + u64::from(first))).await.expect("stored");
+        }
+        assert_eq!(db.keys(key::DISCOVERED, 2 * KEPT).await.expect("read").len(), KEPT);
+        let of = async |n| db.get::<DiscoveredRecord>(&key::discovered(made_up(n))).await.expect("read");
+        assert!(of(0).await.is_none() && of(kept).await.is_some());
     }
 }

@@ -102,12 +102,11 @@ impl Pe {
         if !alignment.is_power_of_two() || alignment > LARGEST_FILE_ALIGNMENT {
             return Err(PeError::NotPe("its file alignment is no power of two up to 64 KiB"));
         }
-        if pe.sections().any(|s| s.raw_end as usize > bytes.len()) {
+        if pe.content_end() > bytes.len() {
             return Err(PeError::NotPe("a section is cut off"));
         }
         let (at, length) = pe.certificates();
-        let before =
-            pe.sections().map(|s| s.raw_end as usize).max().unwrap_or(0).max(table + sections * SECTION);
+        let before = pe.content_end().max(table + sections * SECTION);
         if length != 0 && (at.checked_add(length) != Some(bytes.len()) || at < before) {
             return Err(PeError::NotPe("its signature is not at its end"));
         }
@@ -131,7 +130,7 @@ impl Pe {
         let file_alignment = self.file_alignment();
         let align = |value: u32, to: u32| value.checked_next_multiple_of(to).ok_or_else(unfit);
 
-        self.bytes.truncate(self.sections().map(|s| s.raw_end as usize).max().unwrap_or(headers_end));
+        self.bytes.truncate(self.content_end().max(headers_end));
         let length = u32::try_from(content.len()).map_err(|_| unfit())?;
         let raw = align(u32::try_from(self.bytes.len()).map_err(|_| unfit())?, file_alignment)?;
         let raw_length = align(length, file_alignment)?;
@@ -231,6 +230,11 @@ impl Pe {
                 raw_end: raw.saturating_add(raw_size),
             }
         })
+    }
+
+    /// Where the last section ends in the file; 0 without one.
+    fn content_end(&self) -> usize {
+        self.sections().map(|s| s.raw_end as usize).max().unwrap_or(0)
     }
 
     fn file_alignment(&self) -> u32 {

@@ -1,7 +1,6 @@
 //! What was seen on the wire, written down for people beside the answers: no client ever waits for it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use kiln_model::timeline::Step;
 use kiln_model::{MacAddr, UnixMillis};
 use tokio::sync::mpsc;
 
-use crate::db::{DbError, Draft};
+use crate::db::{Db, DbError, Draft};
 use crate::discovery::{self, Sighting, TOGETHER};
 use crate::records::{MachineRecord, key};
 use crate::server::Server;
@@ -79,10 +78,7 @@ async fn write(server: &Server, steps: impl Iterator<Item = (UnixMillis, Seen)>)
     for (now, Seen { client, step, detail }) in steps {
         let Some(machine) = fleet.machine_by_mac(client.mac) else {
             let sighting = Sighting::new(client.mac, &describe(&client), now);
-            match strangers.entry(client.mac) {
-                Entry::Occupied(mut known) => known.get_mut().again(sighting),
-                Entry::Vacant(place) => drop(place.insert(sighting)),
-            }
+            strangers.entry(client.mac).and_modify(|known| known.again(&sighting)).or_insert(sighting);
             server.timelines.note(client.mac, now, None, step, detail);
             continue;
         };
@@ -95,13 +91,13 @@ async fn write(server: &Server, steps: impl Iterator<Item = (UnixMillis, Seen)>)
     if !strangers.is_empty() {
         discovery::seen(server, &strangers.into_values().collect::<Vec<_>>()).await;
     }
-    if let Err(error) = begin(server, &begun).await {
+    if let Err(error) = begin(&server.db, &begun).await {
         tracing::error!(%error, machines = begun.len(), "dhcp: not noted");
     }
 }
 
 /// Says of machines, by their keys, that they ask for a boot since then.
-async fn begin(server: &Server, begun: &BTreeMap<String, UnixMillis>) -> Result<(), DbError> {
+async fn begin(db: &Db, begun: &BTreeMap<String, UnixMillis>) -> Result<(), DbError> {
     let keys: Vec<String> = begun.keys().cloned().collect();
     let write = |draft: &mut Draft| {
         for (record_key, now) in begun {
@@ -110,7 +106,7 @@ async fn begin(server: &Server, begun: &BTreeMap<String, UnixMillis>) -> Result<
         }
         Ok(())
     };
-    server.db.transact(&keys, write).await
+    db.transact(&keys, write).await
 }
 
 fn describe(client: &ClientFacts) -> String {
