@@ -5,6 +5,8 @@
 //! that a runtime wakes after it was woken itself. Reading a file that the page cache has not got holds up a
 //! worker for one read of the disk; the kernel reads ahead.
 
+mod eagerness;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
@@ -22,6 +25,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::event::Outcome;
 use crate::session::{Scratch, Session};
+
+use eagerness::{Eagerness, LONGEST_LOOK};
 
 /// What `epoll` says when there is an order, and when a deadline has passed; no session has these numbers.
 const WAKE: u64 = u64::MAX;
@@ -68,6 +73,7 @@ impl Worker {
             timer,
             armed: None,
             scratch: Scratch::default(),
+            eagerness: Eagerness::default(),
             ended,
         };
         let thread = std::thread::Builder::new().name(format!("tftp-{number}")).spawn(move || state.run())?;
@@ -110,6 +116,7 @@ struct State {
     timer: OwnedFd,
     armed: Option<Instant>,
     scratch: Scratch,
+    eagerness: Eagerness,
     ended: UnboundedSender<u64>,
 }
 
@@ -125,8 +132,8 @@ impl State {
         loop {
             self.arm();
             events.clear();
-            if let Err(error) = epoll::wait(&self.poll, spare_capacity(&mut events), None)
-                && error != rustix::io::Errno::INTR
+            if let Err(error) = self.wait(&mut events)
+                && error != Errno::INTR
             {
                 tracing::error!(%error, "tftp: a worker ended");
                 break;
@@ -143,6 +150,27 @@ impl State {
             }
         }
         self.stop();
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        if self.sessions.len() == 1 && self.eagerness.look() {
+            self.look(events)?;
+            self.eagerness.learn(!events.is_empty());
+        }
+        if events.is_empty() {
+            epoll::wait(&self.poll, spare_capacity(events), None)?;
+        }
+        Ok(())
+    }
+
+    /// Asks again and again for a while whether there is something to do.
+    fn look(&self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        let start = Instant::now();
+        while events.is_empty() && start.elapsed() < LONGEST_LOOK {
+            epoll::wait(&self.poll, spare_capacity(events), Some(&Timespec::default()))?;
+        }
+        Ok(())
     }
 
     /// False when the server wants it to end.
