@@ -72,6 +72,8 @@ steps! {
     TftpDone = "TFTP done", Provisioner;
     /// A TFTP transfer was given up.
     TftpFailed = "TFTP failed", Provisioner;
+    /// A file was asked for by TFTP that is not there.
+    TftpNotFound = "TFTP not found", Provisioner;
     /// A boot loader or a whole UKI was fetched by HTTP.
     Loader = "loader fetched", Provisioner;
     /// An answer without anything to boot was sent to a firmware that asked for it.

@@ -89,6 +89,7 @@ pub async fn note_events(server: Arc<Server>, mut events: Receiver<Event>) {
                     let detail = format!("{}, {bytes} bytes in {} ms", short(&name), duration.as_millis());
                     (client, Step::TftpDone, detail)
                 }
+                Outcome::NotFound => (client, Step::TftpNotFound, name),
                 outcome => (
                     client,
                     Step::TftpFailed,

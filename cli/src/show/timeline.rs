@@ -76,7 +76,7 @@ fn seconds(millis: u64) -> String {
 fn tone(step: Step) -> Tone {
     match step {
         Step::Healthy => Tone::Good,
-        Step::Nak | Step::TftpFailed | Step::Refused | Step::Failed => Tone::Bad,
+        Step::Nak | Step::TftpFailed | Step::TftpNotFound | Step::Refused | Step::Failed => Tone::Bad,
         Step::FellBack | Step::Draining | Step::Drained | Step::Rebooting => Tone::Busy,
         _ => Tone::Plain,
     }

@@ -114,6 +114,10 @@ fn cause(step: Step, loader_runs: bool) -> Option<Cause> {
             10,
             "the transfer stalled at the block that is named. Look for lost packets: a bad cable, a duplex mismatch, an MTU that is smaller than the block size, or a firewall that drops the transfer's port",
         ),
+        Step::TftpNotFound => (
+            15,
+            "it asked for a file that is not here. Look for another DHCP or ProxyDHCP server that names that file, and for a file name in the firmware's settings; `kiln explain` says which one it should fetch",
+        ),
         Step::TftpDone => (
             30,
             "the boot loader was fetched and did not start. Switch Secure Boot off, and check that the firmware boots in the mode (UEFI or BIOS) that it asked in",

@@ -74,6 +74,18 @@ async fn tftp_that_stalls_names_its_block() {
 }
 
 #[tokio::test]
+async fn tftp_that_asks_for_what_is_not_there_names_it() {
+    let mut fleet = running().await;
+    lease(&fleet, MAC1).await;
+    let socket = UdpSocket::bind((BOX1, 0)).await.expect("bound");
+    socket.send_to(b"\0\x01/pxelinux.0\0octet\0", ("127.0.0.1", fleet.tftp)).await.expect("sent");
+    let said = said_after(&fleet, "r1", Step::TftpNotFound, 20).await;
+    assert!(said.contains("\"TFTP not found\" (pxelinux.0): "), "{said}");
+    assert!(said.contains("another DHCP or ProxyDHCP server"), "{said}");
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn http_that_stops_names_how_far_it_came() {
     let mut fleet = Fleet::new();
     fleet.publish_with("1", &[("vmlinuz", &vec![1; 64 << 20])], &[]);

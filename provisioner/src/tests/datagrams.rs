@@ -127,7 +127,7 @@ async fn a_machine_gets_its_address_its_loader_and_a_timeline() {
     assert_eq!(fleet.machine("r1").await.state, MachineState::Loading);
     let timeline: Timeline = fleet.api("GET", "/v1/machines/r1/timeline", "").await.json();
     // Refusals of names that do not exist may be told before the end of the transfer.
-    let steps = timeline.entries.iter().map(|e| e.step).filter(|step| *step != Step::TftpFailed);
+    let steps = timeline.entries.iter().map(|e| e.step).filter(|step| *step != Step::TftpNotFound);
     let steps: Vec<Step> = steps.collect();
     let wanted = [Step::Discover, Step::Offer, Step::Request, Step::Ack, Step::TftpStart, Step::TftpDone];
     assert_eq!(steps.get(..6), Some(&wanted[..]), "{steps:?}");
