@@ -28,6 +28,9 @@ const WAITING: usize = 8192;
 /// Changes of one transaction at most.
 const GROUP: usize = 1024;
 
+/// What an operator should know a write took: as long, each client in reach waited for its address.
+const LONG: Duration = Duration::from_millis(250);
+
 /// Who answers clients comes before whoever else computes on this machine (nice(2)): each waits a tenth of a
 /// millisecond at most, and mostly for the wire and for the disk.
 const NICE: i32 = -15;
@@ -96,7 +99,12 @@ impl Clerk {
         let start = Instant::now();
         let written: Result<Vec<Verdict>, LeaseError> =
             self.runtime.block_on(self.server.leases.write(&self.server.db, &asks, now()));
-        self.backlog.took(start.elapsed());
+        let took = start.elapsed();
+        self.backlog.took(took);
+        if took >= LONG {
+            let (clients, ms) = (jobs.len(), took.as_millis());
+            tracing::warn!(clients, ms, "dhcp: the disk took so long for leases; clients waited for it");
+        }
         let verdicts = match written {
             Ok(verdicts) => verdicts,
             Err(error) => {

@@ -104,6 +104,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let near = arguments.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(near).map_err(Error::io(near.display().to_string()))?;
     let folder = tempfile::tempdir_in(near).map_err(Error::io(near.display().to_string()))?;
+    // What a compiler has just written would go to the disk while somebody waits for it who is measured.
+    rustix::fs::sync();
     let mut figures: Vec<Figure> = Vec::new();
     let mut failed = None;
     let wanted = if arguments.only.is_empty() { Part::value_variants() } else { &arguments.only[..] };

@@ -15,6 +15,8 @@ use socket2::Socket;
 
 /// Datagrams of one call.
 pub const BATCH: usize = 64;
+/// There is room for so many at least.
+const FEW: usize = 8;
 /// Datagrams that go through the kernel as one: what Linux takes (UDP_MAX_SEGMENTS, at first).
 const SEGMENTS: usize = 64;
 /// Bytes of them together: what one datagram may have, and less.
@@ -27,13 +29,21 @@ pub struct Inbox {
     buffers: Vec<[u8; SIZE]>,
     sources: [libc::sockaddr_in; BATCH],
     lengths: [usize; BATCH],
+    /// How many there was room for the last time, and how many came.
+    room: usize,
     received: usize,
 }
 
 impl Inbox {
     /// An empty one.
     pub fn new() -> Self {
-        Self { buffers: vec![[0; SIZE]; BATCH], sources: [NOBODY; BATCH], lengths: [0; BATCH], received: 0 }
+        Self {
+            buffers: vec![[0; SIZE]; BATCH],
+            sources: [NOBODY; BATCH],
+            lengths: [0; BATCH],
+            room: FEW,
+            received: 0,
+        }
     }
 
     /// Waits for one datagram and takes those that are there by then, in place of earlier ones.
@@ -54,13 +64,15 @@ impl Inbox {
 
     /// Whether there may be more where the last ones came from.
     pub fn is_full(&self) -> bool {
-        self.received == BATCH
+        self.received == self.room
     }
 
     fn take(&mut self, socket: &Socket, flags: libc::c_int) -> io::Result<()> {
+        // To make room for a whole batch costs more than to take one datagram, which is all that mostly comes.
+        self.room = (2 * self.received).clamp(FEW, BATCH);
         self.received = 0;
-        let mut parts: Vec<libc::iovec> =
-            self.buffers.iter_mut().map(|buffer| part(buffer.as_mut_ptr(), SIZE)).collect();
+        let buffers = self.buffers.iter_mut().take(self.room);
+        let mut parts: Vec<libc::iovec> = buffers.map(|buffer| part(buffer.as_mut_ptr(), SIZE)).collect();
         let headers = parts
             .iter_mut()
             .zip(&mut self.sources)
@@ -72,7 +84,7 @@ impl Inbox {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                libc::c_uint::try_from(headers.len()).unwrap_or(0),
                 flags,
                 ptr::null_mut(),
             )
@@ -257,6 +269,11 @@ mod tests {
         let mut seen = Vec::new();
         while seen.len() < BATCH + 5 {
             inbox.receive(&server).expect("received");
+            assert!(
+                inbox.is_full() || seen.len() + inbox.len() == BATCH + 5,
+                "more is there: {}",
+                inbox.len()
+            );
             for (bytes, source) in inbox.datagrams() {
                 assert_eq!((bytes.len(), source.port()), (300, client.local_addr().expect("bound").port()));
                 seen.push(usize::from(bytes[0]));
@@ -280,6 +297,7 @@ mod tests {
             assert_eq!(&buffer[..length], expected);
         }
     }
+
     #[test]
     fn answers_to_one_relay_arrive_one_by_one_whatever_their_lengths() {
         let server: Socket = UdpSocket::bind("127.0.0.1:0").expect("bound").into();
