@@ -154,7 +154,7 @@ impl State {
 
     /// Waits until there is something to do.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
-        if self.sessions.len() == 1 && self.eagerness.look() {
+        if self.sessions.len() == 1 && self.eagerness.is_worth_a_look() {
             self.look(events)?;
             self.eagerness.learn(!events.is_empty());
         }
@@ -198,6 +198,8 @@ impl State {
         // Farther away than any deadline, so that the first one gets its timer.
         let due = Instant::now() + Duration::from_secs(3600);
         self.sessions.insert(id, Slot { session, due });
+        // How far the client before was says nothing of this one.
+        self.eagerness = Eagerness::default();
         self.drive(id, Session::begin);
     }
 

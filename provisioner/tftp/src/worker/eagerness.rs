@@ -23,7 +23,7 @@ pub struct Eagerness {
 
 impl Eagerness {
     /// Whether to look before this wait.
-    pub fn look(&mut self) -> bool {
+    pub fn is_worth_a_look(&mut self) -> bool {
         let look = self.rest == 0;
         self.rest = self.rest.saturating_sub(1);
         look
@@ -44,7 +44,7 @@ mod tests {
     fn looks(eagerness: &mut Eagerness, waits: usize, came: bool) -> usize {
         let mut looked = 0;
         for _ in 0..waits {
-            if eagerness.look() {
+            if eagerness.is_worth_a_look() {
                 looked += 1;
                 eagerness.learn(came);
             }
