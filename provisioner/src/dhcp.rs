@@ -2,14 +2,15 @@
 //!
 //! | thread | does | waits for |
 //! |---|---|---|
-//! | `kiln-dhcp` | takes datagrams, many at once, asks the core, sends what can be sent; makes leases durable, many at once, and sends their ACKs | the socket, a quick disk |
-//! | `kiln-dhcp-leases` | makes leases durable while the disk is slow | a slow disk |
+//! | `kiln-dhcp-0`, `kiln-dhcp-1` | one takes datagrams, many at once, asks the core and sends what can be sent (`desk.rs`); one makes leases durable, many at once, and sends their ACKs (`clerk.rs`). Mostly it is one and the same, and the other one is there for when the disk takes long (`backlog.rs`) | the socket, the disk |
 //! | the runtime's | writes timelines, follows other servers' leases | nobody |
 //!
 //! Each hands on what it has through a bounded queue and never waits for room in it: what does not fit is
 //! dropped and counted, and a client that gets no answer asks again.
 
 mod backlog;
+mod clerk;
+mod desk;
 pub mod leases;
 mod log;
 mod notes;
@@ -22,7 +23,6 @@ mod view;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use kiln_dhcp::ServerConfig;
@@ -34,7 +34,7 @@ use crate::error::ServeError;
 use crate::server::Server;
 use notes::Notes;
 use sockets::Sockets;
-use worker::{Clerk, Committer, Queue, Receiver};
+use worker::Shared;
 
 pub(crate) use notes::note;
 pub(crate) use sockets::{bind_udp, on_interface};
@@ -59,33 +59,15 @@ impl Driver {
     pub async fn run(self) {
         let Self { sockets, server } = self;
         let (notes, scribe) = Notes::new();
-        let notes = Arc::new(notes);
-        let clerk =
-            Clerk::new(Arc::clone(&server), Arc::clone(&sockets), Arc::clone(&notes), Handle::current());
-        let clerk = Arc::new(clerk);
-        let (committer, queue) = Committer::new(Arc::clone(&clerk));
-        let stop = Arc::new(AtomicBool::new(false));
         let core = kiln_dhcp::Server::new(core_config(&server.fleet()));
-        let receiver = Receiver {
-            server: Arc::clone(&server),
-            sockets: Arc::clone(&sockets),
-            runtime: Handle::current(),
-            notes,
-            clerk,
-            queue: Arc::clone(&queue),
-            core,
-            stop: Arc::clone(&stop),
-        };
-        let mut threads = Threads { sockets, stop, queue, threads: Vec::new() };
-        let (Some(receiving), Some(committing)) = (
-            threads.start("kiln-dhcp", move || receiver.run()),
-            threads.start("kiln-dhcp-leases", move || committer.run()),
-        ) else {
+        let shared = Arc::new(Shared::new(Arc::clone(&server), sockets, Arc::new(notes), core));
+        let mut threads = Threads { shared, threads: Vec::new() };
+        let (Some(one), Some(other)) = (threads.start("kiln-dhcp-0"), threads.start("kiln-dhcp-1")) else {
             return;
         };
         tokio::select! {
-            _ = receiving => tracing::error!("dhcp: nothing is received any more"),
-            _ = committing => tracing::error!("dhcp: nothing is leased any more"),
+            _ = one => tracing::error!("dhcp: a thread has ended; nothing is answered any more"),
+            _ = other => tracing::error!("dhcp: a thread has ended; nothing is answered any more"),
             () = scribe.run(&server) => {}
             error = server.leases.follow(&server.db) => {
                 tracing::error!(%error, "dhcp: leases of other servers cannot be followed");
@@ -96,19 +78,18 @@ impl Driver {
 
 /// Ends the threads when it is dropped; the port is free then.
 struct Threads {
-    sockets: Arc<Sockets>,
-    stop: Arc<AtomicBool>,
-    queue: Arc<Queue>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
     /// Starts one; what it answers is ready when the thread has ended, in whatever way.
-    fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Option<oneshot::Receiver<()>> {
+    fn start(&mut self, name: &str) -> Option<oneshot::Receiver<()>> {
         let (running, ended) = oneshot::channel::<()>();
+        let (shared, runtime) = (Arc::clone(&self.shared), Handle::current());
         let work = move || {
             let _running = running;
-            work();
+            worker::run(&shared, &runtime);
         };
         match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
             Ok(thread) => {
@@ -125,9 +106,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.sockets.wake();
-        self.queue.close();
+        self.shared.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("dhcp: a thread has panicked");

@@ -66,7 +66,10 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
 }
 
 /// Everything but sockets.
-async fn prepare(config: ServerConfig, socket: &Path) -> Result<(Arc<Server>, Writer), ServeError> {
+pub(crate) async fn prepare(
+    config: ServerConfig,
+    socket: &Path,
+) -> Result<(Arc<Server>, Writer), ServeError> {
     let state = config.kiln.state.clone();
     fs::DirBuilder::new()
         .recursive(true)

@@ -12,4 +12,5 @@ mod hostile;
 mod ipv6;
 mod onie;
 mod operator;
+mod slow_disk;
 mod wire;

@@ -33,6 +33,15 @@ pub struct Timelines {
     dropped: AtomicU64,
 }
 
+/// When something was seen, told apart from what else was seen in the same millisecond.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The time.
+    pub at: UnixMillis,
+    /// Higher for what was seen later.
+    number: u64,
+}
+
 /// What the writer is told.
 #[derive(Debug)]
 struct Waiting {
@@ -63,6 +72,17 @@ impl Timelines {
         let (sender, queue) = mpsc::channel(QUEUE);
         let timelines = Self { queue: sender, number: AtomicU64::new(0), dropped: AtomicU64::new(0) };
         (timelines, Writer { queue, stored: HashMap::new() })
+    }
+
+    /// The moment of what is seen now. For who writes later: what is seen of the same machine meanwhile comes after.
+    pub fn moment(&self, at: UnixMillis) -> Moment {
+        Moment { at, number: self.next_number() }
+    }
+
+    /// Adds an entry of an earlier moment soon. Never waits.
+    pub fn note_of(&self, whose: impl ToString, moment: Moment, step: Step, detail: impl Into<String>) {
+        let entry = TimelineEntry { at: moment.at, boot: None, step, detail: detail.into() };
+        self.tell(whose.to_string(), What::Entry(moment.number, entry));
     }
 
     /// Adds an entry soon. Never waits.
@@ -189,5 +209,32 @@ pub async fn forget(db: &Db, whose: &str) -> Result<(), DbError> {
             Ok(())
         })
         .await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kiln_store::{ManualClock, MemoryStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_seen_first_comes_first_even_when_it_is_written_later() {
+        let db = Db::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::default())).expect("a store")));
+        let (timelines, writer) = Timelines::new();
+        let at = UnixMillis(1000);
+        let ack = timelines.moment(at);
+        timelines.note("r1", at, None, Step::TftpNotFound, "pxelinux.0");
+        timelines.note_of("r1", ack, Step::Ack, "10.0.0.1");
+        drop(timelines);
+        writer.run(db.clone()).await;
+        let mut steps = Vec::new();
+        for key in db.keys(&key::timeline("r1"), 10).await.expect("read") {
+            let record: Option<TimelineRecord> = db.get(&key).await.expect("read");
+            steps.extend(record.map(|record| record.entry.step));
+        }
+        assert_eq!(steps, [Step::Ack, Step::TftpNotFound]);
     }
 }

@@ -1,142 +1,212 @@
-//! Who waits for the disk: the thread that receives, or the one that is there for a slow disk. No I/O.
+//! Who receives and who waits for the disk: two threads, and neither keeps clients waiting for what the other could do.
+//! No I/O.
+//!
+//! One thread receives. While the disk is quick it also makes durable what it received: to wait for that takes less
+//! than to wake another thread. Changes are written by one thread at a time and in their order.
+//!
+//! | when | the one that receives | the other one |
+//! |---|---|---|
+//! | the disk is quick | writes by itself | looks, now and then |
+//! | that one write takes long | goes on waiting for it | receives from now on; what it gets it leaves to the one that writes |
+//! | the disk is slow | hands changes on, and receives | writes |
 
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A disk that makes changes durable in less than this is waited for by who receives.
 const QUICK: Duration = Duration::from_millis(1);
 /// The newest write counts for this part of what the disk is said to take: one slow write among many makes no slow
 /// disk.
 const PART: u32 = 8;
-/// How long who receives waits for what it has handed on to a disk that has become quick.
-const TURN: Duration = Duration::from_millis(2);
+/// A write that takes longer keeps nobody else waiting: it is then that the other thread receives.
+const LATE: Duration = Duration::from_millis(1);
+/// Changes that wait at most.
+const WAITING: usize = 8192;
+/// Changes of one write at most.
+pub const GROUP: usize = 1024;
 
-/// How long the disk takes, and how much waits for it. Shared by the threads.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    state: Mutex<State>,
-    /// Nothing waits any more.
-    empty: Condvar,
+/// What a thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Make the changes that it was given durable, then ask [`Backlog::next`].
+    Write,
+    /// Receive, if nobody does.
+    Receive,
+    /// End.
+    End,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// How long a write takes; none when nothing was written yet.
-    time: Option<Duration>,
-    /// Changes that were handed on and are not durable yet.
-    waiting: usize,
+/// What waits to be made durable, and who does it. Shared by the threads.
+#[derive(Debug)]
+pub struct Backlog<T> {
+    state: Mutex<State<T>>,
+    /// There is something to do for a thread that rests.
+    call: Condvar,
 }
 
-impl Backlog {
-    /// Whether who receives is to write by itself: the disk is so quick that to wait for it takes less than to wake
-    /// another thread, and nothing waits for that one, for what a client asked for first is done first.
-    ///
-    /// Takes a moment when the other thread is about to be done: else that one would have to go on for as long as
-    /// clients come, and each would pay for its being woken.
-    pub fn is_for_receiver(&self) -> bool {
-        let mut state = self.state();
-        if state.is_quick() && state.waiting > 0 {
-            let waited = self.empty.wait_timeout_while(state, TURN, |state| state.waiting > 0);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+impl<T> Default for Backlog<T> {
+    fn default() -> Self {
+        Self { state: Mutex::default(), call: Condvar::new() }
+    }
+}
+
+impl<T> Backlog<T> {
+    /// Takes what was received. [`Task::Write`] leaves `changes` to the caller. Answers also how many changes there
+    /// was no room for.
+    pub fn submit(&self, changes: &mut Vec<T>) -> (Task, usize) {
+        if changes.is_empty() {
+            return (Task::Receive, 0);
         }
-        state.is_quick() && state.waiting == 0
+        let mut state = self.state();
+        let answer = state.submit(changes, Instant::now());
+        self.wake(&mut state);
+        answer
     }
 
-    /// A write took so long.
-    pub fn took(&self, time: Duration) {
+    /// Takes a change from elsewhere; false when there is no room for it.
+    pub fn add(&self, change: T) -> bool {
         let mut state = self.state();
-        let before = state.time.unwrap_or(time);
-        state.time = Some(before.saturating_mul(PART - 1).saturating_add(time) / PART);
-    }
-
-    /// A change is handed on, if there is room for it. It counts before whoever does it could have done it.
-    pub fn hand_on(&self, add: impl FnOnce() -> bool) -> bool {
-        self.state().waiting += 1;
-        let is_added = add();
-        if !is_added {
-            self.done(1);
-        }
+        let is_added = state.push(change);
+        self.wake(&mut state);
         is_added
     }
 
-    /// So many of those that were handed on are durable, or were given up.
-    pub fn done(&self, changes: usize) {
+    /// A write took so long; gives what waits for the next. [`Task::Receive`] means that nothing does.
+    pub fn next(&self, changes: &mut Vec<T>, took: Duration) -> Task {
+        self.state().next(changes, took, Instant::now())
+    }
+
+    /// Rests until there is something to do for a thread that does not receive.
+    pub fn rest(&self, changes: &mut Vec<T>) -> Task {
         let mut state = self.state();
-        state.waiting = state.waiting.saturating_sub(changes);
-        if state.waiting == 0 {
-            self.empty.notify_all();
+        let mut looked = state.begun;
+        loop {
+            let pause = match state.look(changes, &mut looked, Instant::now()) {
+                Look::Do(task) => return task,
+                Look::Again(pause) => pause,
+                Look::WhenCalled => {
+                    state.is_at_rest = true;
+                    state = self.call.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+            };
+            (state, _) = self.call.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Ends every [`Self::rest`].
+    pub fn close(&self) {
+        self.state().is_closed = true;
+        self.call.notify_all();
+    }
+
+    /// Wakes who rests, if it does not look by itself soon enough.
+    fn wake(&self, state: &mut State<T>) {
+        let is_at_rest = std::mem::take(&mut state.is_at_rest);
+        if is_at_rest || state.writing.is_none() {
+            self.call.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+#[derive(Debug)]
+struct State<T> {
+    /// What waits, in its order.
+    waiting: VecDeque<T>,
+    /// Since when a thread writes, if one does.
+    writing: Option<Instant>,
+    /// How long a write takes; none when nothing was written yet.
+    time: Option<Duration>,
+    /// Writes that were begun.
+    begun: u64,
+    /// Whether a thread rests that must be told to look.
+    is_at_rest: bool,
+    is_closed: bool,
+}
+
+/// What a thread that rests does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Do(Task),
+    /// Look again after so long, or when it is called.
+    Again(Duration),
+    WhenCalled,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        let waiting = VecDeque::new();
+        Self { waiting, writing: None, time: None, begun: 0, is_at_rest: false, is_closed: false }
+    }
+}
+
+impl<T> State<T> {
+    fn submit(&mut self, changes: &mut Vec<T>, now: Instant) -> (Task, usize) {
+        // What a client asked for first is done first.
+        if self.is_quick() && self.writing.is_none() && self.waiting.is_empty() {
+            self.begin(now);
+            return (Task::Write, 0);
+        }
+        let dropped = changes.drain(..).map(|change| usize::from(!self.push(change))).sum();
+        (Task::Receive, dropped)
+    }
+
+    fn push(&mut self, change: T) -> bool {
+        let has_room = self.waiting.len() < WAITING;
+        if has_room {
+            self.waiting.push_back(change);
+        }
+        has_room
+    }
+
+    fn next(&mut self, changes: &mut Vec<T>, took: Duration, now: Instant) -> Task {
+        let before = self.time.unwrap_or(took);
+        self.time = Some(before.saturating_mul(PART - 1).saturating_add(took) / PART);
+        self.writing = None;
+        if self.take(changes, now) { Task::Write } else { Task::Receive }
+    }
+
+    fn look(&mut self, changes: &mut Vec<T>, looked: &mut u64, now: Instant) -> Look {
+        if self.writing.is_none() && self.take(changes, now) {
+            return Look::Do(Task::Write);
+        }
+        if self.is_closed {
+            return Look::Do(Task::End);
+        }
+        let is_busy = std::mem::replace(looked, self.begun) != self.begun;
+        match self.writing.map(|since| LATE.saturating_sub(now.saturating_duration_since(since))) {
+            Some(Duration::ZERO) => Look::Do(Task::Receive),
+            Some(left) => Look::Again(left),
+            // To be called for each of many writes would take more than to look now and then.
+            None if is_busy => Look::Again(LATE),
+            None => Look::WhenCalled,
+        }
+    }
+
+    /// Gives what waits to a thread that writes it; false when nothing does.
+    fn take(&mut self, changes: &mut Vec<T>, now: Instant) -> bool {
+        let count = self.waiting.len().min(GROUP);
+        if count > 0 {
+            changes.extend(self.waiting.drain(..count));
+            self.begin(now);
+        }
+        count > 0
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.writing = Some(now);
+        self.begun += 1;
+    }
+
     fn is_quick(&self) -> bool {
         self.time.is_some_and(|time| time < QUICK)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    /// The backlog of a disk whose writes took so many microseconds.
-    fn after(writes: &[u64]) -> Backlog {
-        let backlog = Backlog::default();
-        writes.iter().for_each(|time| backlog.took(Duration::from_micros(*time)));
-        backlog
-    }
-
-    #[test]
-    fn a_disk_is_quick_when_its_writes_are_and_one_that_is_not_counts_little() {
-        assert!(!after(&[]).is_for_receiver(), "nobody knows yet");
-        assert!(after(&[90]).is_for_receiver());
-        assert!(!after(&[1000]).is_for_receiver());
-        assert!(after(&[90, 4000]).is_for_receiver(), "one of many");
-        assert!(!after(&[90, 4000, 4000]).is_for_receiver());
-        assert!(!after(&[90, 20_000]).is_for_receiver(), "clients wait for that one alone");
-        let recovered = [vec![20_000], vec![90; 30]].concat();
-        assert!(after(&recovered).is_for_receiver());
-        let backlog = after(&[90]);
-        backlog.took(Duration::MAX);
-        assert!(!backlog.is_for_receiver());
-    }
-
-    #[test]
-    fn nobody_overtakes_what_was_handed_on() {
-        let backlog = after(&[90]);
-        assert!(backlog.hand_on(|| {
-            assert!(!backlog.is_for_receiver(), "it counts from when another thread could see it");
-            true
-        }));
-        assert!(backlog.hand_on(|| true));
-        backlog.done(1);
-        assert!(!backlog.is_for_receiver(), "one still waits");
-        backlog.done(1);
-        assert!(backlog.is_for_receiver());
-        assert!(!backlog.hand_on(|| false));
-        assert!(backlog.is_for_receiver(), "what found no room is not waited for");
-    }
-
-    #[test]
-    fn who_receives_takes_over_as_soon_as_the_other_thread_is_done() {
-        let backlog = after(&[90]);
-        assert!(backlog.hand_on(|| true));
-        let turns = thread::scope(|scope| {
-            let done = scope.spawn(|| {
-                thread::sleep(TURN / 4);
-                backlog.done(1);
-            });
-            // A busy machine may let both threads wait.
-            let turns = (1..1000).find(|_| backlog.is_for_receiver());
-            done.join().expect("done");
-            turns
-        });
-        assert!(turns.is_some());
-    }
-}
+mod tests;

@@ -132,6 +132,12 @@ impl Leases {
         }
     }
 
+    /// Keeps every change from the disk for as long as it is held, as a disk that does not answer would.
+    #[cfg(test)]
+    pub async fn hang(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
     /// Makes all of `asks` durable in one transaction, each decided after those before it. For a thread of its own:
     /// it is blocked while the disk works.
     pub async fn write(&self, db: &Db, asks: &[Ask], now: UnixMillis) -> Result<Vec<Verdict>, LeaseError> {

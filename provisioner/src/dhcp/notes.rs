@@ -13,6 +13,7 @@ use crate::db::{Db, DbError, Draft};
 use crate::discovery::{self, Sighting, TOGETHER};
 use crate::records::{MachineRecord, key};
 use crate::server::Server;
+use crate::timeline::Moment;
 
 /// Steps that wait to be written at most; beyond it they are dropped and counted.
 const WAITING: usize = 4096;
@@ -22,13 +23,13 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Takes steps.
 #[derive(Debug)]
 pub struct Notes {
-    queue: mpsc::Sender<(UnixMillis, Seen)>,
+    queue: mpsc::Sender<(Moment, Seen)>,
     dropped: AtomicU64,
 }
 
 /// Writes the steps that [`Notes`] takes.
 #[derive(Debug)]
-pub struct Scribe(mpsc::Receiver<(UnixMillis, Seen)>);
+pub struct Scribe(mpsc::Receiver<(Moment, Seen)>);
 
 impl Notes {
     /// Both ends.
@@ -38,9 +39,9 @@ impl Notes {
     }
 
     /// Notes a step soon. Never waits.
-    pub fn take(&self, seen: Seen, now: UnixMillis) {
+    pub fn take(&self, seen: Seen, moment: Moment) {
         tracing::debug!(mac = %seen.client.mac, step = %seen.step, detail = %seen.detail, "dhcp");
-        if self.queue.try_send((now, seen)).is_err() {
+        if self.queue.try_send((moment, seen)).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 tracing::warn!(
@@ -67,22 +68,23 @@ impl Scribe {
 
 /// One step for the timeline, and for the list of machines.
 pub async fn note(server: &Server, seen: Seen, now: UnixMillis) {
-    write(server, std::iter::once((now, seen))).await;
+    write(server, std::iter::once((server.timelines.moment(now), seen))).await;
 }
 
 /// Steps, at most [`TOGETHER`], in their order.
-async fn write(server: &Server, steps: impl Iterator<Item = (UnixMillis, Seen)>) {
+async fn write(server: &Server, steps: impl Iterator<Item = (Moment, Seen)>) {
     let mut strangers: BTreeMap<MacAddr, Sighting> = BTreeMap::new();
     let mut begun: BTreeMap<String, UnixMillis> = BTreeMap::new();
     let fleet = server.fleet();
-    for (now, Seen { client, step, detail }) in steps {
+    for (moment, Seen { client, step, detail }) in steps {
+        let now = moment.at;
         let Some(machine) = fleet.machine_by_mac(client.mac) else {
             let sighting = Sighting::new(client.mac, &describe(&client), now);
             strangers.entry(client.mac).and_modify(|known| known.again(&sighting)).or_insert(sighting);
-            server.timelines.note(client.mac, now, None, step, detail);
+            server.timelines.note_of(client.mac, moment, step, detail);
             continue;
         };
-        server.timelines.note(&machine.name, now, None, step, detail);
+        server.timelines.note_of(&machine.name, moment, step, detail);
         server.note_nothing_to_boot(&machine.name, &client, step, now);
         if step == Step::Discover {
             begun.insert(key::machine(&machine.name), now);
