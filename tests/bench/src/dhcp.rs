@@ -6,8 +6,10 @@
 //! last quarter of the pool only, which is 131,072 addresses: enough for the run.
 //!
 //! The load shares the machine with the servers and takes most of it: what it used is printed with each run. And
-//! no durable ACK can be faster than the disk: what one bare durable write takes is measured in the same run.
+//! no durable ACK can be faster than the disk: what one bare durable write takes is measured in the same run. At last
+//! something else writes to that disk, and single writes take as long as they do on a machine that has more to do.
 
+mod busy;
 mod floor;
 pub mod memory;
 
@@ -17,6 +19,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use busy::BusyDisk;
 use crate::error::{Error, Result};
 use crate::fleet::{LEASE_S, POOL, serve, write};
 use crate::process::{Daemon, children_cpu, run_anyhow};
@@ -118,13 +121,19 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path, rates: &[u32]) -> Result
     };
     // A rate is a small whole number.
     let half = (kea_best.rate / 2.0) as u32;
-    let mut halves = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        halves.0.push(ours(half, 1, "-xit")?);
-        halves.1.push(peer(half, 1, "-xit")?);
-    }
-    let (our_half, kea_half) = (Run::middle(&halves.0), Run::middle(&halves.1));
+    let in_turns = || -> Result<(Run, Run)> {
+        let (mut our, mut kea) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            our.push(ours(half, 1, "-xit")?);
+            kea.push(peer(half, 1, "-xit")?);
+        }
+        Ok((Run::middle(&our), Run::middle(&kea)))
+    };
+    let (our_half, kea_half) = in_turns()?;
     let floor = floor::measure(folder)?;
+    let busy = BusyDisk::new(folder);
+    let (our_busy, kea_busy) = in_turns()?;
+    drop(busy);
     let figure =
         |name: &str, unit, better, ours, kea| Figure::new(name, unit, better, ours, ("kea memfile", kea));
     let (up, down) = (Better::Higher, Better::Lower);
@@ -143,6 +152,20 @@ pub fn measure(wire: &Wire, kiln: &Path, folder: &Path, rates: &[u32]) -> Result
             down,
             our_half.ack_p99_ms,
             kea_half.ack_p99_ms,
+        ),
+        figure(
+            "DHCP OFFER, p99 beside a busy disk",
+            "ms",
+            down,
+            our_busy.offer_p99_ms,
+            kea_busy.offer_p99_ms,
+        ),
+        figure(
+            "DHCP durable ACK, p99 beside a busy disk",
+            "ms",
+            down,
+            our_busy.ack_p99_ms,
+            kea_busy.ack_p99_ms,
         ),
         Figure::alone("DHCP floor: one bare durable 4 KiB write, p50", "ms", down, floor.p50_ms),
         Figure::alone("DHCP floor: one bare durable 4 KiB write, p99", "ms", down, floor.p99_ms),
