@@ -44,7 +44,7 @@ test: setup-test ## formatting, lints, unit, property, contract and peer tests, 
 test-long: setup-test agent kiln ## every way of booting, firmware to a healthy agent
 	if $(MAKE) --no-print-directory setup-arm64; then $(MAKE) --no-print-directory agent-arm64; \
 		else rm -f $(AGENT_ARM64); fi
-	$(AS_ROOT) $(TARGET)/debug/kiln-demo --kiln $(TARGET)/debug/kiln --agent $(AGENT) \
+	$(AS_ROOT) $(TARGET)/debug/kiln-demo --kiln $(TARGET)/debug/kiln --dir $(TARGET)/test-long --agent $(AGENT) \
 		--agent-arm64 $(AGENT_ARM64) scenario $(or $(SCENARIO),all)
 
 setup-demo:
