@@ -21,6 +21,10 @@ const QUICK: Duration = Duration::from_millis(1);
 const PART: u32 = 8;
 /// A write that takes longer keeps nobody else waiting: it is then that the other thread receives.
 const LATE: Duration = Duration::from_millis(1);
+/// How long the disk is not trusted after such a write; meanwhile the other thread looks as often.
+const UNEASY: Duration = Duration::from_secs(1);
+/// How often it looks otherwise: each time costs whoever has the processor.
+const CALM: Duration = Duration::from_millis(4);
 /// Changes that wait at most.
 const WAITING: usize = 8192;
 /// Changes of one write at most.
@@ -122,6 +126,8 @@ struct State<T> {
     writing: Option<Instant>,
     /// How long a write takes; none when nothing was written yet.
     time: Option<Duration>,
+    /// When a write was last seen to take long.
+    late: Option<Instant>,
     /// Writes that were begun.
     begun: u64,
     /// Whether a thread rests that must be told to look.
@@ -141,7 +147,7 @@ enum Look {
 impl<T> Default for State<T> {
     fn default() -> Self {
         let waiting = VecDeque::new();
-        Self { waiting, writing: None, time: None, begun: 0, is_at_rest: false, is_closed: false }
+        Self { waiting, writing: None, time: None, late: None, begun: 0, is_at_rest: false, is_closed: false }
     }
 }
 
@@ -168,6 +174,9 @@ impl<T> State<T> {
         let before = self.time.unwrap_or(took);
         self.time = Some(before.saturating_mul(PART - 1).saturating_add(took) / PART);
         self.writing = None;
+        if took >= LATE {
+            self.late = Some(now);
+        }
         if self.take(changes, now) { Task::Write } else { Task::Receive }
     }
 
@@ -179,13 +188,21 @@ impl<T> State<T> {
             return Look::Do(Task::End);
         }
         let is_busy = std::mem::replace(looked, self.begun) != self.begun;
-        match self.writing.map(|since| LATE.saturating_sub(now.saturating_duration_since(since))) {
-            Some(Duration::ZERO) => Look::Do(Task::Receive),
-            Some(left) => Look::Again(left),
+        let since = self.writing.map(|since| now.saturating_duration_since(since));
+        match since {
+            Some(time) if time >= LATE => {
+                self.late = Some(now);
+                Look::Do(Task::Receive)
+            }
+            None if !is_busy => Look::WhenCalled,
             // To be called for each of many writes would take more than to look now and then.
-            None if is_busy => Look::Again(LATE),
-            None => Look::WhenCalled,
+            _ if self.is_calm(now) => Look::Again(CALM),
+            _ => Look::Again(LATE - since.unwrap_or_default()),
         }
+    }
+
+    fn is_calm(&self, now: Instant) -> bool {
+        self.late.is_none_or(|late| now.saturating_duration_since(late) >= UNEASY)
     }
 
     /// Gives what waits to a thread that writes it; false when nothing does.

@@ -19,12 +19,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use busy::BusyDisk;
 use crate::error::{Error, Result};
 use crate::fleet::{LEASE_S, POOL, serve, write};
 use crate::process::{Daemon, children_cpu, run_anyhow};
 use crate::table::{Better, Figure};
 use crate::wire::{CLIENT, CLIENTS as CLIENTS_SIDE, INTERFACE, SERVER, SUBNET, Wire};
+use busy::BusyDisk;
 
 /// Clients of a run.
 const CLIENTS: u32 = 100_000;

@@ -49,8 +49,9 @@ fn who_receives_writes_to_a_quick_disk_and_is_relieved_when_it_takes_long() {
     let mut mine = vec![1, 2];
     assert_eq!(state.submit(&mut mine, start), (Task::Write, 0));
     assert_eq!(mine, [1, 2], "they are the caller's");
-    assert_eq!(look(&mut state, &mut looked, start + LATE / 2).0, Look::Again(LATE / 2));
+    assert_eq!(look(&mut state, &mut looked, start + LATE / 2).0, Look::Again(CALM), "as mostly");
     assert_eq!(look(&mut state, &mut looked, start + LATE).0, Look::Do(Task::Receive));
+    assert_eq!(look(&mut state, &mut looked, start + LATE).0, Look::Do(Task::Receive), "if it could not");
     // The other one receives now, and what it gets comes after.
     let mut theirs = vec![3, 4];
     assert_eq!(state.submit(&mut theirs, start + ms(3)), (Task::Receive, 0));
@@ -61,7 +62,13 @@ fn who_receives_writes_to_a_quick_disk_and_is_relieved_when_it_takes_long() {
     assert_eq!(state.next(&mut mine, Duration::from_micros(90), start + ms(6)), Task::Receive);
     assert!(mine.is_empty());
     let mut theirs = vec![5];
-    assert_eq!(state.submit(&mut theirs, start + ms(7)), (Task::Write, 0), "the disk is quick again");
+    let next = start + ms(7);
+    assert_eq!(state.submit(&mut theirs, next), (Task::Write, 0), "the disk is quick again");
+    assert_eq!(look(&mut state, &mut looked, next + LATE / 4).0, Look::Again(LATE - LATE / 4), "not trusted");
+    state.next(&mut theirs, LATE / 2, next + LATE / 2);
+    assert_eq!(look(&mut state, &mut looked, next + LATE / 2).0, Look::WhenCalled);
+    state.submit(&mut theirs, next + ms(5) + UNEASY);
+    assert_eq!(look(&mut state, &mut looked, next + ms(5) + UNEASY).0, Look::Again(CALM), "trusted");
 }
 
 #[test]
@@ -83,8 +90,8 @@ fn who_rests_looks_by_itself_only_while_there_is_something_to_see() {
         assert_eq!(state.submit(&mut vec![1], now).0, Task::Write);
         assert_eq!(state.next(&mut Vec::new(), Duration::from_micros(90), now), Task::Receive);
     }
-    assert_eq!(look(&mut state, &mut looked, start + ms(3)).0, Look::Again(LATE), "many are written");
-    assert_eq!(look(&mut state, &mut looked, start + ms(5)).0, Look::WhenCalled, "and none any more");
+    assert_eq!(look(&mut state, &mut looked, start + ms(3)).0, Look::Again(CALM), "many are written");
+    assert_eq!(look(&mut state, &mut looked, start + ms(7)).0, Look::WhenCalled, "and none any more");
 }
 
 #[test]
