@@ -179,12 +179,14 @@ mod tests {
     use super::*;
 
     /// A program that takes whatever options there are and does `script`.
+    ///
+    /// Another process writes it: a test beside this one that starts something would inherit it open for writing,
+    /// and a program that somebody may still write cannot be started ("Text file busy").
     fn qemu(dir: &Path, script: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
-
         let path = dir.join("qemu");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let written = Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(script).status();
+        assert!(written.expect("a shell").success());
         path
     }
 
