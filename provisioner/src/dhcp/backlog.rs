@@ -56,15 +56,12 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T> Backlog<T> {
-    /// Takes what was received. [`Task::Write`] leaves `changes` to the caller. Answers also how many changes there
-    /// was no room for.
+    /// Takes what was received. [`Task::Write`] leaves `changes` to the caller, or gives it what waits at the end.
+    /// Answers also how many changes there was no room for.
     pub fn submit(&self, changes: &mut Vec<T>) -> (Task, usize) {
-        if changes.is_empty() {
-            return (Task::Receive, 0);
-        }
         let mut state = self.state();
         let answer = state.submit(changes, Instant::now());
-        self.wake(&mut state);
+        self.call_if_needed(&mut state);
         answer
     }
 
@@ -72,7 +69,7 @@ impl<T> Backlog<T> {
     pub fn add(&self, change: T) -> bool {
         let mut state = self.state();
         let is_added = state.push(change);
-        self.wake(&mut state);
+        self.call_if_needed(&mut state);
         is_added
     }
 
@@ -99,16 +96,14 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// Ends every [`Self::rest`].
+    /// Answers [`Task::End`] from now on, when nothing is left to write.
     pub fn close(&self) {
         self.state().is_closed = true;
         self.call.notify_all();
     }
 
-    /// Wakes who rests, if it does not look by itself soon enough.
-    fn wake(&self, state: &mut State<T>) {
-        let is_at_rest = std::mem::take(&mut state.is_at_rest);
-        if is_at_rest || state.writing.is_none() {
+    fn call_if_needed(&self, state: &mut State<T>) {
+        if state.is_call_needed() {
             self.call.notify_one();
         }
     }
@@ -153,6 +148,9 @@ impl<T> Default for State<T> {
 
 impl<T> State<T> {
     fn submit(&mut self, changes: &mut Vec<T>, now: Instant) -> (Task, usize) {
+        if changes.is_empty() {
+            return (if self.is_closed { self.last(changes, now) } else { Task::Receive }, 0);
+        }
         // What a client asked for first is done first.
         if self.is_quick() && self.writing.is_none() && self.waiting.is_empty() {
             self.begin(now);
@@ -181,11 +179,11 @@ impl<T> State<T> {
     }
 
     fn look(&mut self, changes: &mut Vec<T>, looked: &mut u64, now: Instant) -> Look {
+        if self.is_closed {
+            return Look::Do(self.last(changes, now));
+        }
         if self.writing.is_none() && self.take(changes, now) {
             return Look::Do(Task::Write);
-        }
-        if self.is_closed {
-            return Look::Do(Task::End);
         }
         let is_busy = std::mem::replace(looked, self.begun) != self.begun;
         let since = self.writing.map(|since| now.saturating_duration_since(since));
@@ -199,6 +197,17 @@ impl<T> State<T> {
             _ if self.is_calm(now) => Look::Again(CALM),
             _ => Look::Again(LATE - since.unwrap_or_default()),
         }
+    }
+
+    /// What to do at the end: what waits, unless the other thread writes, which goes on with it.
+    fn last(&mut self, changes: &mut Vec<T>, now: Instant) -> Task {
+        if self.writing.is_none() && self.take(changes, now) { Task::Write } else { Task::End }
+    }
+
+    /// Whether who rests must be told of what came: it does not look by itself, or nobody writes what waits.
+    fn is_call_needed(&mut self) -> bool {
+        let is_there_something = self.writing.is_some() || !self.waiting.is_empty();
+        is_there_something && (std::mem::take(&mut self.is_at_rest) || self.writing.is_none())
     }
 
     fn is_calm(&self, now: Instant) -> bool {

@@ -1,6 +1,5 @@
 //! The two threads between the sockets, the core and the store.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use rustix::process::setpriority_process;
@@ -31,7 +30,6 @@ pub struct Shared {
     /// Who receives and who waits for the disk.
     pub backlog: Backlog<Job>,
     desk: Mutex<Desk>,
-    is_stopping: AtomicBool,
 }
 
 impl Shared {
@@ -46,14 +44,13 @@ impl Shared {
             Clerk::new(Arc::clone(&server), Arc::clone(&sockets), Arc::clone(&notes), Handle::current());
         let desk = Mutex::new(Desk::new(core));
         let backlog = Backlog::default();
-        Self { server, sockets, notes, clerk, backlog, desk, is_stopping: AtomicBool::new(false) }
+        Self { server, sockets, notes, clerk, backlog, desk }
     }
 
     /// Ends the threads when they have made durable what they received.
     pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-        self.sockets.wake();
         self.backlog.close();
+        self.sockets.wake();
     }
 }
 
@@ -63,17 +60,20 @@ pub fn run(shared: &Arc<Shared>, runtime: &Handle) {
     let _inside = runtime.enter();
     be_first();
     let mut jobs = Vec::new();
-    while !shared.is_stopping.load(Ordering::Relaxed) {
-        let task = if receive(shared, &mut jobs) {
+    loop {
+        let mut task = if receive(shared, &mut jobs) {
             submit(&shared.backlog, &mut jobs)
         } else {
             shared.backlog.rest(&mut jobs)
         };
-        write_if(task, shared, &mut jobs);
+        while task == Task::Write {
+            let took = shared.clerk.commit(&mut jobs);
+            task = shared.backlog.next(&mut jobs, took);
+        }
+        if task == Task::End {
+            return;
+        }
     }
-    // What was received last; closed as it is, nobody rests.
-    let task = shared.backlog.rest(&mut jobs);
-    write_if(task, shared, &mut jobs);
 }
 
 /// Lets the calling thread come first, where that is allowed.
@@ -100,12 +100,4 @@ fn submit(backlog: &Backlog<Job>, jobs: &mut Vec<Job>) -> Task {
         tracing::warn!(clients = dropped, "dhcp: the store is too slow; clients were not answered");
     }
     task
-}
-
-/// Writes until nothing waits, when that is the task.
-fn write_if(mut task: Task, shared: &Shared, jobs: &mut Vec<Job>) {
-    while task == Task::Write {
-        let took = shared.clerk.commit(jobs);
-        task = shared.backlog.next(jobs, took);
-    }
 }

@@ -119,6 +119,34 @@ fn what_was_received_last_is_written_before_the_end() {
     assert_eq!(look(&mut state, &mut looked, Instant::now()).0, Look::Do(Task::End), "the other one writes");
     state.next(&mut Vec::new(), ms(1), Instant::now());
     assert_eq!(look(&mut state, &mut looked, Instant::now()).0, Look::Do(Task::End));
+    // Who receives may be the last.
+    let mut changes = vec![8];
+    state.time = Some(ms(5));
+    assert_eq!(state.submit(&mut changes, Instant::now()), (Task::Receive, 0));
+    assert_eq!(state.submit(&mut changes, Instant::now()), (Task::Write, 0));
+    assert_eq!(changes, [8]);
+    changes.clear();
+    assert_eq!(state.submit(&mut changes, Instant::now()), (Task::End, 0), "the other one writes");
+    assert_eq!(state.next(&mut changes, ms(1), Instant::now()), Task::Receive);
+    assert_eq!(state.submit(&mut changes, Instant::now()), (Task::End, 0));
+}
+
+#[test]
+fn who_rests_is_called_only_for_what_it_would_not_see_by_itself() {
+    let (mut state, now) = (after(&[90]), Instant::now());
+    assert!(!state.is_call_needed(), "nothing came");
+    state.is_at_rest = true;
+    state.submit(&mut Vec::new(), now);
+    assert!(!state.is_call_needed(), "only what needs no disk came");
+    state.submit(&mut vec![1], now);
+    assert!(state.is_call_needed(), "to look from now on");
+    assert!(!state.is_call_needed(), "it does");
+    state.submit(&mut vec![2], now);
+    assert!(!state.is_call_needed(), "who writes goes on with it");
+    assert_eq!(state.next(&mut Vec::new(), ms(1), now), Task::Write);
+    assert_eq!(state.next(&mut Vec::new(), ms(20), now), Task::Receive);
+    state.submit(&mut vec![3], now);
+    assert!(state.is_call_needed(), "nobody else writes to a slow disk");
 }
 
 /// One step of two threads, of which each receives, writes or rests.
